@@ -1,0 +1,96 @@
+"""Use cases of API keys: create, list, revoke, roll."""
+
+import secrets
+from collections.abc import Collection
+from datetime import timedelta
+from uuid import UUID
+
+from picopay.access import rules, store
+from picopay.access.errors import ApiKeyNotFound
+from picopay.access.model import ApiKey, Caller, NewKey, Scope
+from picopay.infra.db import Db, Tx
+from picopay.infra.ids import new_id
+
+
+async def create(
+    db: Db,
+    name: str,
+    merchant_id: str,
+    scopes: Collection[Scope],
+    *,
+    live: bool,
+    expires_in: timedelta | None = None,
+) -> tuple[ApiKey, str]:
+    """The new key and its text, which is never to be had again."""
+    async with db.begin() as tx:
+        return await _insert(tx, name, merchant_id, scopes, live=live, expires_in=expires_in)
+
+
+async def _insert(
+    tx: Tx,
+    name: str,
+    merchant_id: str,
+    scopes: Collection[Scope],
+    *,
+    live: bool,
+    expires_in: timedelta | None,
+) -> tuple[ApiKey, str]:
+    text = rules.mint(secrets.token_bytes(rules.SECRET_BYTES), live=live)
+    digest = rules.digest(await store.pepper(tx), text)
+    prefix = text[: rules.SHOWN_CHARS]
+    key = NewKey(new_id(), name, merchant_id, frozenset(scopes), prefix, digest)
+    await store.insert_key(tx, key, expires_in)
+    (stored,) = await store.select_keys(tx, key.id)
+    return stored, text
+
+
+async def list_all(db: Db) -> list[ApiKey]:
+    async with db.read() as tx:
+        return await store.select_keys(tx)
+
+
+async def any_active(db: Db) -> bool:
+    async with db.read() as tx:
+        return await store.any_active(tx)
+
+
+async def revoke(db: Db, key_id: UUID) -> ApiKey:
+    """In force nowhere within 5 seconds. Raises `ApiKeyNotFound`; revoking twice is no error."""
+    async with db.begin() as tx:
+        await _find(tx, key_id)
+        await store.mark_revoked(tx, key_id)
+        return await _find(tx, key_id)
+
+
+async def roll(db: Db, key_id: UUID, overlap: timedelta, *, live: bool) -> tuple[ApiKey, str]:
+    """A successor with the same name, merchant and scopes; the old key lasts for `overlap`."""
+    async with db.begin() as tx:
+        old = await _find(tx, key_id)
+        if old.revoked_at is not None:
+            raise ApiKeyNotFound(f"key {key_id} has been revoked")
+        await store.mark_expiring(tx, key_id, overlap)
+        successor = (old.name, old.merchant_id, old.scopes)
+        return await _insert(tx, *successor, live=live, expires_in=None)
+
+
+async def _find(tx: Tx, key_id: UUID) -> ApiKey:
+    found = await store.select_keys(tx, key_id)
+    if not found:
+        raise ApiKeyNotFound(f"there is no API key {key_id}")
+    return found[0]
+
+
+async def pepper(db: Db) -> bytes:
+    async with db.read() as tx:
+        return await store.pepper(tx)
+
+
+async def callers(db: Db, digests: Collection[bytes]) -> dict[bytes, Caller]:
+    """Those of the digests that belong to a key in force now."""
+    async with db.read() as tx:
+        return await store.select_callers(tx, digests)
+
+
+async def record_uses(db: Db, key_ids: Collection[UUID]) -> None:
+    async with db.begin() as tx:
+        await store.save_uses(tx, key_ids)

@@ -1,0 +1,36 @@
+"""Why a charge is refused, beyond what ledger, users and idempotency say."""
+
+from uuid import UUID
+
+from picopay.kernel.errors import Refused
+
+
+class Overloaded(Refused):
+    code = "overloaded"
+
+
+class OutcomeUnknown(Refused):
+    code = "outcome-unknown"
+
+    def __init__(self, charge_id: UUID) -> None:
+        super().__init__(
+            "the database was lost while the charge was being committed; look it up by its id, "
+            "or repeat the request with the same idempotency key",
+            charge_id=charge_id,
+        )
+
+
+class ChargeFailed(Refused):
+    """This one charge cannot be processed, for a reason of ours; it was not made."""
+
+    code = "internal-error"
+
+    def __init__(self, charge_id: UUID) -> None:
+        super().__init__("the charge was not made; the error has been logged", charge_id=charge_id)
+
+
+class ChargeNotFound(Refused):
+    code = "charge-not-found"
+
+    def __init__(self, charge_id: object) -> None:
+        super().__init__(f"there is no charge {charge_id}")

@@ -1,0 +1,209 @@
+"""HTTP edge of charging."""
+
+from time import perf_counter
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from picopay.access import guards
+from picopay.access.model import Caller, Scope
+from picopay.charges import service
+from picopay.charges.batcher import Batcher
+from picopay.charges.model import Approved, ChargeCommand, Decision, Declined, Replayed
+from picopay.charges.schemas import (
+    BatchItemIn,
+    BatchResultOut,
+    ChargeBatchIn,
+    ChargeBatchOut,
+    ChargeIn,
+    ChargeOut,
+    ChargePageOut,
+    ChargeQuery,
+    ListedChargeOut,
+    TransactionOut,
+    balance_after,
+)
+from picopay.charges.store import Filter
+from picopay.idempotency.rules import parse_uuid_key
+from picopay.infra import metrics
+from picopay.infra.db import Db
+from picopay.infra.json import Json, field_errors, parse
+from picopay.infra.logs import log
+from picopay.infra.problems import document, documented
+from picopay.infra.routing import LeanRoute, decode_cursor, header, page_of, takes
+from picopay.kernel.errors import Invalid, Refused
+
+hot = APIRouter(tags=["Charges"], route_class=LeanRoute)
+router = APIRouter(prefix="/v1/charges", tags=["Charges"])
+
+_KEY: Final = header(
+    "Idempotency-Key",
+    {"type": "string", "format": "uuid"},
+    "Makes a retry safe: the same key charges once, however often it is sent.",
+)
+_REPLAYED: Final = {"Idempotent-Replayed": "true"}
+_COMMON: Final = (*guards.PROBLEMS, "validation", "overloaded", "database-unavailable")
+
+
+@hot.post(
+    "/charge",
+    response_model=ChargeOut,
+    summary="Take money from a user's balance, exactly once",
+    responses=documented(
+        *_COMMON, "idempotency-key-invalid", "idempotency-key-reused", "insufficient-balance",
+        "user-not-found", "body-too-large", "outcome-unknown", "account-limit",
+    ),
+    openapi_extra=takes(ChargeIn, _KEY) | guards.SECURITY,
+)  # fmt: skip
+async def post_charge(request: Request) -> Response:
+    started = perf_counter()
+    try:
+        caller = await guards.require(request, Scope.CHARGES)
+        body = parse(await request.body(), ChargeIn)
+        command = body.to_command(caller, parse_uuid_key(_idempotency_keys(request)))
+        batcher: Batcher = request.app.state.batcher
+        return _answer(command, await batcher.charge(command, request.is_disconnected))
+    except Refused as refused:
+        _count_refusal(refused)
+        raise
+    finally:
+        metrics.charge_latency.observe(perf_counter() - started)
+
+
+def _idempotency_keys(request: Request) -> list[bytes]:
+    return [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+
+
+def _answer(command: ChargeCommand, decision: Decision) -> Response:
+    _log(command, decision)
+    match decision:
+        case Approved(charge):
+            metrics.charge_succeeded.inc()
+            return Json(ChargeOut.of(charge))
+        case Replayed(charge):
+            metrics.charge_replayed.inc()
+            return Json(ChargeOut.of(charge), headers=_REPLAYED)
+        case Declined(reason):
+            raise reason
+
+
+def _count_refusal(refused: Refused) -> None:
+    insufficient = refused.code == "insufficient-balance"
+    (metrics.charge_insufficient if insufficient else metrics.charge_failed).inc()
+
+
+def _log(command: ChargeCommand, decision: Decision) -> None:
+    match decision:
+        case Approved(charge):
+            log.info("charge.succeeded", transaction_id=str(charge.id), user_id=charge.user_id)
+        case Replayed(charge):
+            log.info(
+                "charge.replayed", idempotency_key=charge.key, transaction_id=str(charge.id)
+            )
+        case Declined(reason) if reason.code == "insufficient-balance":
+            log.info(
+                "charge.insufficient_balance",
+                user_id=command.user_id,
+                amount=str(command.money.major),
+                currency=command.money.currency,
+            )
+        case Declined(reason):
+            log.info("charge.refused", user_id=command.user_id, code=reason.code)
+
+
+@hot.post(
+    "/v1/charges/batch",
+    response_model=ChargeBatchOut,
+    summary="Up to 5000 charges, each standing alone, answered in order",
+    responses=documented(*_COMMON, "body-too-large"),
+    openapi_extra=takes(ChargeBatchIn) | guards.SECURITY,
+)
+async def post_batch(request: Request) -> Response:
+    caller = await guards.require(request, Scope.CHARGES)
+    items = parse(await request.body(), ChargeBatchIn).charges
+    read = [_read_item(item, caller) for item in items]
+    commands = [item for item in read if isinstance(item, ChargeCommand)]
+    batcher: Batcher = request.app.state.batcher
+    decisions = iter(await batcher.charge_many(commands, request.is_disconnected))
+    results = [
+        _result(item, next(decisions)) if isinstance(item, ChargeCommand) else _rejected(item)
+        for item in read
+    ]
+    return Json(ChargeBatchOut(results))
+
+
+def _read_item(item: object, caller: Caller) -> ChargeCommand | Refused:
+    try:
+        return BatchItemIn.model_validate(item).to_item_command(caller)
+    except ValidationError as error:
+        return Invalid("the item is not valid", *field_errors(error))
+    except Refused as refused:
+        return refused
+
+
+def _rejected(refused: Refused) -> BatchResultOut:
+    metrics.charge_failed.inc()
+    return BatchResultOut("rejected", problem=document(refused))
+
+
+def _result(command: ChargeCommand, decision: Decision) -> BatchResultOut:
+    _log(command, decision)
+    match decision:
+        case Approved(charge):
+            metrics.charge_succeeded.inc()
+            return BatchResultOut("success", TransactionOut.of(charge), balance_after(charge))
+        case Replayed(charge):
+            metrics.charge_replayed.inc()
+            return BatchResultOut("replayed", TransactionOut.of(charge), balance_after(charge))
+        case Declined(reason):
+            _count_refusal(reason)
+            return BatchResultOut("declined", problem=document(reason))
+
+
+@router.get(
+    "",
+    response_model=ChargePageOut,
+    summary="The merchant's charges, newest first",
+    responses=documented(*guards.PROBLEMS, "validation", "cursor-invalid", "database-unavailable"),
+    openapi_extra=guards.SECURITY,
+)
+async def list_charges(
+    request: Request,
+    query: Annotated[ChargeQuery, Query()],
+    caller: Annotated[Caller, Depends(guards.guard(Scope.CHARGES))],
+) -> Response:
+    db: Db = request.app.state.db
+    wanted = Filter(
+        query.user_id,
+        query.currency,
+        query.created_after,
+        query.created_before,
+        decode_cursor(query.cursor, UUID),
+    )
+    found = await service.page(db, caller.merchant_id, wanted, query.limit)
+    charges = [ListedChargeOut.of(listed) for listed in found[: query.limit]]
+    last = charges[-1].id if charges else None
+    return Json(page_of(charges, has_more=len(found) > query.limit, position=last))
+
+
+@router.get(
+    "/{charge_id}",
+    response_model=ListedChargeOut,
+    summary="One charge",
+    responses=documented(
+        *guards.PROBLEMS, "charge-not-found", "validation", "database-unavailable"
+    ),
+    openapi_extra=guards.SECURITY,
+)
+async def get_charge(
+    request: Request,
+    charge_id: UUID,
+    caller: Annotated[Caller, Depends(guards.guard(Scope.CHARGES))],
+) -> Response:
+    db: Db = request.app.state.db
+    found = await service.show(db, caller.merchant_id, charge_id)
+    return Json(ListedChargeOut.of(found))

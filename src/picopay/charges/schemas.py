@@ -1,0 +1,130 @@
+"""What a charge looks like on the wire. The first answer and its replays are one rendering."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from picopay.access.model import Caller
+from picopay.charges.model import Charge, ChargeCommand, ListedCharge
+from picopay.idempotency.rules import parse_uuid_key
+from picopay.infra.ids import new_id
+from picopay.infra.routing import AmountIn, CurrencyIn, MoneyOut, Page, UserIdIn
+from picopay.kernel.money import Money
+
+BATCH_ITEMS_MAX = 5000
+
+
+class ChargeIn(BaseModel):
+    """A charge to be made: `amount` in major units of `currency`, from the user's balance."""
+
+    user_id: UserIdIn
+    amount: AmountIn
+    currency: CurrencyIn
+
+    def to_command(self, caller: Caller, key: str | None) -> ChargeCommand:
+        """Raises `Invalid` for an amount or currency that is not money."""
+        money = Money.parse(self.amount, self.currency)
+        return ChargeCommand(new_id(), caller.merchant_id, self.user_id, money, key)
+
+
+class BatchItemIn(ChargeIn):
+    idempotency_key: str | None = Field(None, description="A UUID; replays as the header would.")
+
+    def to_item_command(self, caller: Caller) -> ChargeCommand:
+        given = self.idempotency_key
+        key = None if given is None else parse_uuid_key([given.encode(errors="replace")])
+        return self.to_command(caller, key)
+
+
+class ChargeBatchIn(BaseModel):
+    """Each item stands alone: one that is malformed is answered `rejected`, in its place."""
+
+    charges: list[object] = Field(
+        min_length=1,
+        max_length=BATCH_ITEMS_MAX,
+        json_schema_extra={"items": BatchItemIn.model_json_schema()},
+    )
+
+
+class ChargeQuery(Page):
+    user_id: int | None = Field(None, ge=1, le=2**63 - 1)
+    currency: str | None = Field(None, pattern="^[A-Z]{3}$")
+    created_after: datetime | None = Field(None, description="RFC 3339, exclusive.")
+    created_before: datetime | None = Field(None, description="RFC 3339, exclusive.")
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionOut:
+    id: UUID
+    user_id: int
+    amount: MoneyOut
+    currency: str
+    status: Literal["success"]
+    idempotency_key: UUID | str | None
+
+    @classmethod
+    def of(cls, charge: Charge) -> "TransactionOut":
+        money = charge.money
+        return cls(charge.id, charge.user_id, money.major, money.currency, "success", charge.key)
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeOut:
+    message: str
+    transaction: TransactionOut
+    new_balance: MoneyOut
+
+    @classmethod
+    def of(cls, charge: Charge) -> "ChargeOut":
+        return cls(
+            "Charge processed successfully", TransactionOut.of(charge), balance_after(charge)
+        )
+
+
+def balance_after(charge: Charge) -> MoneyOut:
+    return Money(charge.balance_after_minor, charge.money.currency).major
+
+
+@dataclass(frozen=True, slots=True)
+class ListedChargeOut:
+    id: UUID
+    user_id: int
+    amount: MoneyOut
+    currency: str
+    status: Literal["success"]
+    idempotency_key: str | None
+    new_balance: MoneyOut
+    created_at: datetime
+
+    @classmethod
+    def of(cls, listed: ListedCharge) -> "ListedChargeOut":
+        charge = listed.charge
+        return cls(
+            charge.id, charge.user_id, charge.money.major, charge.money.currency, "success",
+            charge.key, balance_after(charge), listed.created_at,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ChargePageOut:
+    data: list[ListedChargeOut]
+    has_more: bool
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResultOut:
+    """`transaction` and `new_balance` of a charge that stands, or `problem` of one that does not."""
+
+    status: Literal["success", "replayed", "declined", "rejected"]
+    transaction: TransactionOut | None = None
+    new_balance: MoneyOut | None = None
+    problem: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeBatchOut:
+    results: list[BatchResultOut]

@@ -1,0 +1,154 @@
+"""Use cases of charging: commit a batch, look charges up."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+from uuid import UUID
+
+from picopay.charges import rules, store
+from picopay.charges.errors import ChargeNotFound, OutcomeUnknown
+from picopay.charges.model import (
+    Approved,
+    Busy,
+    Charge,
+    ChargeCommand,
+    Decision,
+    Declined,
+    ListedCharge,
+    Outcome,
+)
+from picopay.charges.store import Filter
+from picopay.idempotency import service as idempotency
+from picopay.idempotency.model import KeyId
+from picopay.infra import metrics
+from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable, Db, Tx
+from picopay.infra.logs import log
+from picopay.ledger import service as ledger
+from picopay.ledger.model import user_id_of
+from picopay.ledger.rules import Book
+from picopay.users import service as users
+
+# How long the main lane waits for a row that is not a payer's: others' charges wait with it.
+MAIN_LOCK_TIMEOUT_MS: Final = 250
+# How long a side lane waits for its payer, before the caller is told 503 `overloaded`.
+SIDE_LOCK_TIMEOUT_MS: Final = 10_000
+# How long a lost database is waited for, before outcomes are called unknown or refused.
+LOST_DATABASE_SECONDS: Final = 5.0
+_PAUSE_SECONDS: Final = 0.1
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one run of a batch has decided; it counts only once the transaction has committed."""
+
+    outcomes: list[Outcome]
+    book: Book
+
+
+async def commit_batch(db: Db, commands: Sequence[ChargeCommand], *, wait: bool) -> list[Outcome]:
+    """Decide and write a batch in one transaction; the outcomes in the order of the commands.
+
+    Without `wait`, charges whose payer is locked elsewhere come back `Busy`, and nothing else is
+    delayed by them. A lost connection or COMMIT is settled here, by looking again: an outcome
+    is either certain or `OutcomeUnknown`. Raises `DatabaseUnavailable`.
+    """
+    give_up_at = monotonic() + LOST_DATABASE_SECONDS
+    while True:
+        attempt: _Attempt | None = None
+        try:
+            async with db.begin(
+                lock_timeout_ms=SIDE_LOCK_TIMEOUT_MS if wait else MAIN_LOCK_TIMEOUT_MS
+            ) as tx:
+                attempt = await _run(tx, commands, wait=wait)
+        except CommitInDoubt:
+            assert attempt is not None
+            landed = await _landed(db, attempt.book, give_up_at)
+            if landed is None:
+                return [_doubted(outcome) for outcome in attempt.outcomes]
+            if not landed:
+                continue
+        except (ConnectionLost, DatabaseUnavailable):
+            if monotonic() >= give_up_at:
+                raise DatabaseUnavailable("the database cannot be reached") from None
+            metrics.transactions_retried.inc()
+            await asyncio.sleep(_PAUSE_SECONDS)
+            continue
+        return attempt.outcomes
+
+
+async def _run(tx: Tx, commands: Sequence[ChargeCommand], *, wait: bool) -> _Attempt:
+    payers = await ledger.lock_payers(tx, {command.payer for command in commands}, wait=wait)
+    at_hand = [c for c in commands if c.payer not in payers.busy] if payers.busy else commands
+    claims = rules.claims(at_hand)
+    taken = await idempotency.claim(tx, claims)
+    known = await _charges_of(tx, taken)
+    funded = {account.id for account in payers.locked}
+    merchants = {c.merchant for c in at_hand if c.payer in funded and c.key_id not in known}
+    book = Book([*payers.locked, *(await ledger.lock_or_open(tx, merchants) if merchants else ())])
+    unknown = await users.unknown(tx, {user_id_of(payer.owner) for payer in payers.absent})
+    decisions = rules.decide_batch(at_hand, book, claims, known, unknown)
+    await _write(tx, book, decisions)
+    ours = {key: resource for key, resource in claims.items() if key not in taken}
+    await idempotency.give_back(tx, rules.refused_claims(ours, at_hand, decisions))
+    return _Attempt(_in_order(commands, payers.busy, decisions), book)
+
+
+async def _charges_of(tx: Tx, taken: dict[KeyId, UUID]) -> dict[KeyId, Charge]:
+    if not taken:
+        return {}
+    merchant_ids = {key.merchant_id for key in taken}
+    found = {c.id: c for c in await store.select_by_ids(tx, merchant_ids, set(taken.values()))}
+    return {key: found[resource] for key, resource in taken.items()}
+
+
+async def _write(tx: Tx, book: Book, decisions: Sequence[Decision]) -> None:
+    approved = [d.charge for d in decisions if isinstance(d, Approved)]
+    if approved:
+        await ledger.write(tx, book)
+        await store.insert_many(tx, approved)
+
+
+def _in_order(
+    commands: Sequence[ChargeCommand], busy: set, decisions: Sequence[Decision]
+) -> list[Outcome]:
+    if not busy:
+        return list(decisions)
+    decided = iter(decisions)
+    return [Busy() if command.payer in busy else next(decided) for command in commands]
+
+
+async def _landed(db: Db, book: Book, give_up_at: float) -> bool | None:
+    """Whether the batch whose COMMIT was lost is there; None when that cannot be learnt."""
+    if not book.postings:
+        return True
+    while True:
+        try:
+            return await ledger.landed(db, book.postings[0])
+        except (ConnectionLost, CommitInDoubt, DatabaseUnavailable):
+            if monotonic() >= give_up_at:
+                return None
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def _doubted(outcome: Outcome) -> Outcome:
+    if not isinstance(outcome, Approved):
+        return outcome
+    log.error("charge.outcome_unknown", charge_id=str(outcome.charge.id))
+    return Declined(OutcomeUnknown(outcome.charge.id))
+
+
+async def show(db: Db, merchant_id: str, charge_id: UUID) -> ListedCharge:
+    """Raises `ChargeNotFound`, for other merchants' charges too."""
+    async with db.read() as tx:
+        found = await store.select_charge(tx, merchant_id, charge_id)
+    if found is None:
+        raise ChargeNotFound(charge_id)
+    return found
+
+
+async def page(db: Db, merchant_id: str, wanted: Filter, limit: int) -> list[ListedCharge]:
+    """Newest first; one more than `limit` tells that there are more."""
+    async with db.read() as tx:
+        return await store.select_page(tx, merchant_id, wanted, limit + 1)

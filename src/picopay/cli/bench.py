@@ -1,0 +1,3 @@
+"""`picopay bench`."""
+def bench() -> None:
+    """tbd"""

@@ -1,0 +1,123 @@
+"""What every command needs: settings, a database, one way to print and one way to fail."""
+
+import asyncio
+import json
+import secrets
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from sqlalchemy.exc import DBAPIError
+
+from picopay import schema
+from picopay.embedded.servers import Lease, Servers, acquire
+from picopay.infra.db import Db
+from picopay.infra.settings import Settings
+
+T = TypeVar("T")
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Data directory of the embedded servers.  [default: .picopay]"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+err: Final = Console(stderr=True, highlight=False)
+
+
+class CommandFailed(Exception):
+    """Ends the command with this one sentence on standard error and exit code 1."""
+
+
+def load_settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).upper() if first["loc"] else "the settings"
+        raise CommandFailed(f"{name}: {first['msg']}") from None
+
+
+@contextmanager
+def prepared(data_dir: Path | None, *, ephemeral: bool = False) -> Iterator[tuple[Settings, Servers | None]]:
+    """Settings that name a database with a current schema.
+
+    Without `DATABASE_URL` the embedded servers of the data directory are used, started if need
+    be, and left by the end; they stop when nobody uses them any more.
+    """
+    settings = load_settings()
+    if settings.database_url is not None:
+        await_current(settings)
+        yield settings, None
+        return
+    directory = data_dir or settings.picopay_data_dir
+    if ephemeral and data_dir is None:
+        directory = Path(tempfile.mkdtemp(prefix="picopay-"))
+    lease = acquire(directory.absolute(), ephemeral=ephemeral, on_progress=progress)
+    try:
+        yield _embedded(settings, lease), lease.servers
+    finally:
+        lease.release()
+        lease.stopped(15)
+        if ephemeral and data_dir is None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def progress(message: str) -> None:
+    if err.is_terminal:
+        err.print(f"[dim]{message}[/dim]")
+
+
+def _embedded(settings: Settings, lease: Lease) -> Settings:
+    servers = lease.servers
+    settings.database_url = servers.database_url
+    settings.migration_database_url = None
+    settings.redis_url = settings.redis_url or servers.redis_url
+    settings.picopay_data_dir = servers.data_dir
+    settings.app_api_key = settings.app_api_key or _kept_api_key(servers.data_dir)
+    asyncio.run(schema.upgrade(servers.database_url, servers.database_url))
+    return settings
+
+
+def _kept_api_key(data_dir: Path) -> str:
+    """The development key of this data directory: made once, so that a copied curl keeps working."""
+    path = data_dir / "api_key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(f"dev_{secrets.token_urlsafe(24)}\n")
+    return path.read_text().strip()
+
+
+def await_current(settings: Settings) -> None:
+    assert settings.database_url is not None
+    try:
+        current = asyncio.run(schema.is_current(settings.database_url))
+    except (DBAPIError, OSError) as error:
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        raise CommandFailed(f"the database cannot be reached: {reason}") from None
+    if not current:
+        raise CommandFailed("the database schema is not current: run `picopay migrate`")
+
+
+def with_db(data_dir: Path | None, work: Callable[[Db], Awaitable[T]]) -> T:
+    """Run one piece of work against the database of the settings."""
+    with prepared(data_dir) as (settings, _):
+
+        async def run() -> T:
+            db = Db.of(settings)
+            try:
+                return await work(db)
+            finally:
+                await db.close()
+
+        return asyncio.run(run())
+
+
+def show_json(value: object) -> None:
+    print(json.dumps(value, default=str))

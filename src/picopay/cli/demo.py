@@ -1,0 +1,3 @@
+"""`picopay demo`."""
+def demo() -> None:
+    """tbd"""

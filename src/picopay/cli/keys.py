@@ -1,0 +1,113 @@
+"""`picopay keys`: create, list, revoke and roll API keys."""
+
+from datetime import timedelta
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from picopay.access import service
+from picopay.access.model import DEFAULT_MERCHANT, ApiKey, Scope
+from picopay.cli.context import AsJson, DataDir, load_settings, show_json, with_db
+from picopay.infra.db import Db
+
+app = typer.Typer(help="API keys. A key is shown once.", no_args_is_help=True)
+
+KeyId = Annotated[UUID, typer.Argument(help="The key's id, from `picopay keys list`.")]
+
+
+@app.command()
+def create(
+    name: str,
+    merchant: Annotated[str, typer.Option(help="Owner of the key.")] = DEFAULT_MERCHANT,
+    scope: Annotated[list[Scope] | None, typer.Option(help="Repeatable; default: all.")] = None,
+    expires_in: Annotated[int | None, typer.Option(metavar="DAYS", min=1)] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """Create a key and show it, this once.
+
+    Example: `picopay keys create checkout --scope charges --expires-in 365`
+    """
+    expires = None if expires_in is None else timedelta(days=expires_in)
+    live = load_settings().production
+
+    async def work(db: Db) -> tuple[ApiKey, str]:
+        scopes = frozenset(scope or Scope)
+        return await service.create(db, name, merchant, scopes, live=live, expires_in=expires)
+
+    _print_new(*with_db(data_dir, work), as_json=as_json)
+
+
+@app.command(name="list")
+def list_(
+    data_dir: DataDir = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """All keys, with when each was last used (to the minute).
+
+    Example: `picopay keys list`
+    """
+    keys = with_db(data_dir, service.list_all)
+    if as_json:
+        show_json([_shown(key) for key in keys])
+        return
+    table = Table("id", "name", "merchant", "scopes", "begins", "created", "last used", "state")
+    for key in keys:
+        shown = _shown(key)
+        table.add_row(
+            shown["id"], key.name, key.merchant_id, " ".join(sorted(key.scopes)), key.prefix + "…",
+            f"{key.created_at:%Y-%m-%d}", _minute(key), _state(key),
+        )  # fmt: skip
+    Console(width=160).print(table)
+
+
+@app.command()
+def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
+    """Revoke a key: it stops working everywhere within 5 seconds.
+
+    Example: `picopay keys revoke 0198c6a2-7c1e-7000-8000-000000000000`
+    """
+    key = with_db(data_dir, lambda db: service.revoke(db, key_id))
+    print(f"revoked {key.name} ({key.id})")
+
+
+@app.command()
+def roll(
+    key_id: KeyId,
+    overlap: Annotated[int, typer.Option(metavar="HOURS", min=0, help="Both keys work.")] = 24,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """Replace a key: the successor works at once, the old one for `--overlap` hours more.
+
+    Example: `picopay keys roll 0198c6a2-7c1e-7000-8000-000000000000 --overlap 48`
+    """
+    live, hours = load_settings().production, timedelta(hours=overlap)
+    made = with_db(data_dir, lambda db: service.roll(db, key_id, hours, live=live))
+    _print_new(*made, as_json=as_json)
+
+
+def _print_new(key: ApiKey, text: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json({**_shown(key), "key": text})
+        return
+    print(f"{text}\n\nid {key.id}, merchant {key.merchant_id}, scopes {sorted(key.scopes)}.")
+    print("Keep it now: it is not stored, and cannot be shown again.")
+
+
+def _shown(key: ApiKey) -> dict[str, str]:
+    row = key._asdict() | {"scopes": " ".join(sorted(key.scopes)), "state": _state(key)}
+    return {name: str(value) for name, value in row.items() if value is not None}
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "in force"
+
+
+def _minute(key: ApiKey) -> str:
+    return f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"

@@ -1,0 +1,185 @@
+"""`picopay serve`: the API, on servers of its own unless told of others."""
+
+import asyncio
+import ctypes
+import multiprocessing
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+from uuid import NAMESPACE_URL, uuid5
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+from uvicorn.supervisors import Multiprocess
+
+from picopay import __version__, schema
+from picopay.access import service as access
+from picopay.access.model import DEFAULT_MERCHANT
+from picopay.app import create_app
+from picopay.cli.context import CommandFailed, DataDir, err, prepared
+from picopay.embedded.servers import Servers
+from picopay.infra import logs, settings as env
+from picopay.infra.db import Db
+from picopay.infra.settings import PLACEHOLDERS, Settings
+from picopay.kernel.money import Money
+from picopay.users import service as users
+from picopay.users.model import DepositCommand
+
+GRACE_SECONDS: Final = 30
+DEMO_USER: Final = 1
+DEMO_MONEY: Final = Money(100_000, "USD")
+_DEMO_DEPOSIT: Final = uuid5(NAMESPACE_URL, "picopay/demo-deposit")
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes.")] = 1,
+    data_dir: DataDir = None,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Delete the data at the end.")
+    ] = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """Run the API. Without `DATABASE_URL` it brings its own PostgreSQL and Valkey.
+
+    Example: `picopay serve --port 8000 --workers 2`
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    with prepared(data_dir, ephemeral=ephemeral) as (settings, servers):
+        logs.configure(settings.log_level, settings.log_format)
+        asyncio.run(_ready(settings, servers))
+        with _listening(host, port) as listener:
+            _banner(settings, servers, listener)
+            _run(settings, listener, workers)
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    """Unwinds whatever is under way, so that no child is left behind."""
+    raise SystemExit(0)
+
+
+async def _ready(settings: Settings, servers: Servers | None) -> None:
+    """Raises `CommandFailed` for what production does not tolerate."""
+    assert settings.database_url is not None
+    db = Db.of(settings)
+    try:
+        await _refuse_unsafe(settings, db)
+        if servers is not None:
+            await users.create(db, DEMO_USER)
+            await users.deposit(
+                db, DepositCommand(_DEMO_DEPOSIT, DEFAULT_MERCHANT, DEMO_USER, DEMO_MONEY, None)
+            )
+    finally:
+        await db.close()
+
+
+async def _refuse_unsafe(settings: Settings, db: Db) -> None:
+    placeholder = settings.app_api_key in PLACEHOLDERS
+    if placeholder and not settings.production:
+        err.print("[yellow]APP_API_KEY is a well-known placeholder: not for production[/yellow]")
+    if not settings.production:
+        return
+    if placeholder:
+        raise CommandFailed("APP_API_KEY is a well-known placeholder: choose one of your own")
+    if settings.app_api_key is None and not await access.any_active(db):
+        raise CommandFailed(
+            "no API key exists: set APP_API_KEY, or make one with `picopay keys create`"
+        )
+    assert settings.database_url is not None
+    if await schema.app_can_change_postings(settings.database_url):
+        raise CommandFailed(
+            "the database role picopay_app may change postings: revoke UPDATE, DELETE and TRUNCATE"
+        )
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise CommandFailed(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+            ) from None
+        listener.set_inheritable(True)
+        yield listener
+
+
+def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
+    env.export(settings)
+    config = uvicorn.Config(
+        "picopay.cli.serve:application",
+        factory=True,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=2048,
+        timeout_keep_alive=65,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    if workers == 1:
+        server = uvicorn.Server(config)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        if not server.started:
+            raise CommandFailed("the server could not start; the log says why")
+        return
+    with tempfile.TemporaryDirectory(prefix="picopay-metrics-") as directory:
+        env.multiprocess_metrics(Path(directory))
+        Multiprocess(config, sockets=[listener]).run()
+
+
+def application() -> FastAPI:
+    """The application of one server process."""
+    settings = Settings()
+    logs.configure(settings.log_level, settings.log_format)
+    if multiprocessing.parent_process() is not None:
+        _die_with_parent()
+    return create_app(settings)
+
+
+def _die_with_parent() -> None:
+    """On Linux, a server process ends when its supervisor is killed, and serves no stale port."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _banner(settings: Settings, servers: Servers | None, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]PicoPay {__version__}[/bold]  {settings.picopay_env}")
+    console.print(f"  API        {url}    docs {url}/docs    metrics {url}/metrics")
+    console.print(f"  Data       {_data(settings, servers)}")
+    if servers is None:
+        console.print()
+        return
+    console.print(f"  API key    {settings.app_api_key}")
+    console.print("\n  Charge user 1 (send it twice: it charges once):\n")
+    console.print(
+        f"  curl -X POST {url}/charge -H 'X-API-Key: {settings.app_api_key}' \\\n"
+        "    -H 'Idempotency-Key: 6f1c9c1e-3a52-4c53-9c1f-2b7f6a0d9e11' \\\n"
+        "    -H 'Content-Type: application/json' \\\n"
+        """    -d '{"user_id": 1, "amount": 100.0, "currency": "USD"}'\n"""
+    )
+
+
+def _data(settings: Settings, servers: Servers | None) -> str:
+    if servers is None:
+        return "the PostgreSQL of DATABASE_URL"
+    fate = "deleted at the end (--ephemeral)" if servers.ephemeral else "kept"
+    return f"{settings.picopay_data_dir} ({fate}), embedded PostgreSQL and Valkey"

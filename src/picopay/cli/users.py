@@ -1,0 +1,100 @@
+"""`picopay users`: create, deposit, show."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Annotated
+
+import typer
+
+from picopay.access.model import DEFAULT_MERCHANT
+from picopay.cli.context import AsJson, CommandFailed, DataDir, show_json, with_db
+from picopay.infra.db import Db
+from picopay.infra.ids import new_id
+from picopay.infra.routing import USER_ID_MAX
+from picopay.kernel.money import Money
+from picopay.ledger.model import Account
+from picopay.users import service
+from picopay.users.model import DepositCommand, User
+
+app = typer.Typer(help="Users and their balances.", no_args_is_help=True)
+
+UserId = Annotated[int, typer.Argument(min=1, max=USER_ID_MAX, help="The user's id.")]
+KeyOption = Annotated[str | None, typer.Option(help="Idempotency key: repeat without fear.")]
+
+
+@app.command()
+def create(
+    user_id: UserId,
+    deposit: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="AMOUNT CURRENCY", help="A first deposit.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """Create a user; creating one that exists is no error.
+
+    Example: `picopay users create 7 --deposit 100.00 USD`
+    """
+    money = None if deposit is None else parse_money(*deposit)
+
+    async def work(db: Db) -> tuple[User, list[Account]]:
+        await service.create(db, user_id)
+        if money is not None:
+            await service.deposit(db, _command(user_id, money, None))
+        return await service.show(db, user_id)
+
+    _print(*with_db(data_dir, work), as_json=as_json)
+
+
+@app.command(name="deposit")
+def deposit_(
+    user_id: UserId,
+    amount: str,
+    currency: str,
+    key: KeyOption = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """Deposit money from outside.
+
+    Example: `picopay users deposit 7 19.99 USD`
+    """
+    money = parse_money(amount, currency)
+
+    async def work(db: Db) -> tuple[User, list[Account]]:
+        await service.deposit(db, _command(user_id, money, key))
+        return await service.show(db, user_id)
+
+    _print(*with_db(data_dir, work), as_json=as_json)
+
+
+@app.command()
+def show(
+    user_id: UserId,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """A user's balances.
+
+    Example: `picopay users show 1`
+    """
+    _print(*with_db(data_dir, lambda db: service.show(db, user_id)), as_json=as_json)
+
+
+def parse_money(amount: str, currency: str) -> Money:
+    try:
+        return Money.parse(Decimal(amount), currency)
+    except InvalidOperation:
+        raise CommandFailed(f"{amount!r} is not an amount") from None
+
+
+def _command(user_id: int, money: Money, key: str | None) -> DepositCommand:
+    return DepositCommand(new_id(), DEFAULT_MERCHANT, user_id, money, key)
+
+
+def _print(user: User, accounts: list[Account], *, as_json: bool) -> None:
+    balances = {a.id.currency: str(Money(a.balance, a.id.currency).major) for a in accounts}
+    if as_json:
+        show_json({"id": user.id, "created_at": user.created_at, "balances": balances})
+        return
+    shown = ", ".join(f"{balance} {currency}" for currency, balance in balances.items())
+    print(f"user {user.id}: {shown or 'no money yet'}")

@@ -1,0 +1,116 @@
+"""Redis as a shortcut for replays: what is found here need not be asked of the database.
+
+Never the authority. An entry is bound to the database's identity, the merchant, the operation and
+the key, and carries a digest over all of them and the payload: whatever does not fit is a miss,
+and a miss is decided by PostgreSQL. Look-ups that wait together are sent together.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Final
+
+from redis.asyncio import Redis
+
+from picopay.idempotency.model import KeyId
+from picopay.infra import metrics
+from picopay.infra.redis import Fast
+
+LOOKUPS_MAX: Final = 512
+WRITES_MAX: Final = 20_000
+_DIGEST_BYTES: Final = 16
+
+
+class ReplayCache:
+    def __init__(self, redis: Fast | None, *, database: str, ttl_seconds: int) -> None:
+        self._redis = redis
+        self._prefix = f"picopay:{database}"
+        self._ttl_seconds = ttl_seconds
+        self._waiting: dict[str, asyncio.Future[bytes | None]] = {}
+        self._to_write: dict[str, bytes] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    async def peek(self, key: KeyId) -> bytes | None:
+        """What was remembered under the key, or None for "ask the database"."""
+        if self._redis is None or not self._redis.available:
+            metrics.cache_unavailable.inc()
+            return None
+        name = self._name(key)
+        future = self._waiting.get(name)
+        if future is None:
+            future = self._waiting[name] = asyncio.get_running_loop().create_future()
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read_waiting())
+        payload = await asyncio.shield(future)
+        (metrics.cache_hits if payload is not None else metrics.cache_misses).inc()
+        return payload
+
+    def remember(self, entries: Mapping[KeyId, bytes]) -> None:
+        """Store, soon and without waiting, what has been committed; under pressure, do not."""
+        if self._redis is None or not self._redis.available:
+            return
+        if len(self._to_write) > WRITES_MAX:
+            return
+        for key, payload in entries.items():
+            name = self._name(key)
+            self._to_write[name] = _digest(name, payload) + payload
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_waiting())
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer
+
+    def _name(self, key: KeyId) -> str:
+        return f"{self._prefix}:{key.operation}:{key.merchant_id}:{key.key}"
+
+    async def _read_waiting(self) -> None:
+        """While one look-up is on its way, the next gathers: one trip for all of them."""
+        assert self._redis is not None
+        asked: dict[str, asyncio.Future[bytes | None]] = {}
+        try:
+            while self._waiting:
+                asked, self._waiting = self._waiting, {}
+                names = list(asked)
+                values = await self._redis.call(lambda redis, names=names: redis.mget(names))
+                _answer(asked, values or [None] * len(names))
+        finally:
+            self._reader = None
+            _answer(asked, [None] * len(asked))
+
+    async def _write_waiting(self) -> None:
+        assert self._redis is not None
+        try:
+            while self._to_write and self._redis.available:
+                chunk, self._to_write = self._to_write, {}
+                await self._redis.call(lambda redis, chunk=chunk: self._store(redis, chunk))
+        finally:
+            self._to_write = {}
+            self._writer = None
+
+    async def _store(self, redis: Redis, chunk: Mapping[str, bytes]) -> None:
+        pipeline = redis.pipeline(transaction=False)
+        for name, value in chunk.items():
+            pipeline.set(name, value, ex=self._ttl_seconds)
+        # A full Redis refuses single writes; that is no reason to leave it alone.
+        await pipeline.execute(raise_on_error=False)
+
+
+def _answer(
+    asked: Mapping[str, "asyncio.Future[bytes | None]"], values: Sequence[bytes | None]
+) -> None:
+    for (name, future), value in zip(asked.items(), values, strict=True):
+        if not future.done():
+            future.set_result(_checked(name, value))
+
+
+def _digest(name: str, payload: bytes) -> bytes:
+    return blake2b(payload, digest_size=_DIGEST_BYTES, key=blake2b(name.encode()).digest()).digest()
+
+
+def _checked(name: str, value: bytes | None) -> bytes | None:
+    if value is None:
+        return None
+    digest, payload = value[:_DIGEST_BYTES], value[_DIGEST_BYTES:]
+    return payload if digest == _digest(name, payload) else None

@@ -1,0 +1,17 @@
+"""An idempotency key with all that makes it one of its kind."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Operation(StrEnum):
+    CHARGE = "charge"
+    DEPOSIT = "deposit"
+
+
+class KeyId(NamedTuple):
+    """Keys belong to the merchant of the API key, and to one operation."""
+
+    key: str
+    merchant_id: str
+    operation: Operation

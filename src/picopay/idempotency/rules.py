@@ -1,0 +1,42 @@
+"""What an `Idempotency-Key` header may hold."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from picopay.idempotency.errors import KeyInvalid
+
+_VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+def parse_uuid_key(values: Sequence[bytes]) -> str | None:
+    """The header's values as one UUID in lower case with hyphens, or None when there is none.
+
+    Raises `KeyInvalid` for an empty or repeated header and for what is no UUID (RFC 9562).
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise KeyInvalid("the Idempotency-Key header must be sent once")
+    try:
+        return str(UUID(values[0].decode("ascii")))
+    except ValueError:
+        raise KeyInvalid("the Idempotency-Key header must be a UUID") from None
+
+
+def parse_key(values: Sequence[bytes]) -> str | None:
+    """As `parse_uuid_key`, but any 1 to 255 visible ASCII characters will do."""
+    if len(values) == 1 and _VISIBLE_ASCII.fullmatch(text := values[0].decode("latin-1")):
+        try:
+            return str(UUID(text))
+        except ValueError:
+            return text
+    if values:
+        raise KeyInvalid("the Idempotency-Key header must be 1 to 255 visible ASCII characters")
+    return None
+
+
+def differing(**fields: tuple[object, object]) -> list[str]:
+    """The names of those (asked, was) pairs that differ: a key must mean the same request."""
+    return [name for name, (asked, was) in fields.items() if asked != was]

@@ -1,0 +1,18 @@
+"""Idempotency keys: which resource each has made. Rows are never changed, and never expire."""
+
+from uuid import UUID
+
+from sqlalchemy import Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from picopay.infra.db import Base
+
+
+class IdempotencyKeys(Base):
+    __tablename__ = "idempotency_keys"
+    __table_args__ = ({"info": {"distributed_by": "key"}},)
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    merchant_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    operation: Mapped[str] = mapped_column(Text, primary_key=True)
+    resource_id: Mapped[UUID] = mapped_column()

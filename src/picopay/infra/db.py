@@ -1,0 +1,241 @@
+"""The database: a pool, transactions that begin and end in one place, and what can go wrong.
+
+`Db` begins transactions; `Tx` is an open one. A function that takes `db` owns a transaction, one
+that takes `tx` joins its caller's, and nobody else writes BEGIN, COMMIT or ROLLBACK.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final, TypeVar
+
+import asyncpg
+from sqlalchemy import CursorResult, Executable, MetaData, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+from picopay.infra import metrics
+from picopay.infra.logs import log
+from picopay.infra.settings import Settings, sqlalchemy_url
+from picopay.kernel.errors import Refused
+
+T = TypeVar("T")
+
+APP_ROLE: Final = "picopay_app"
+CONNECT_TIMEOUT_SECONDS: Final = 5
+POOL_TIMEOUT_SECONDS: Final = 5
+RETRIES_MAX: Final = 5
+
+# A session that hangs in a transaction gives its locks back after this, whoever froze it.
+_SESSION: Final = {
+    "application_name": "picopay",
+    "idle_in_transaction_session_timeout": "10s",
+    "statement_timeout": "30s",
+    "timezone": "UTC",
+}
+
+DEADLOCK: Final = "40P01"
+SERIALIZATION: Final = "40001"
+LOCK_NOT_AVAILABLE: Final = "55P03"
+
+NAMING: Final = {
+    "pk": "%(table_name)s_pkey",
+    "ck": "%(table_name)s_%(constraint_name)s",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+}
+
+
+class Base(DeclarativeBase):
+    """Declarative models are the schema; they are used as Core tables, never as ORM objects."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class DatabaseUnavailable(Refused):
+    code = "database-unavailable"
+
+
+class ConnectionLost(Exception):
+    """The connection broke before COMMIT was sent: nothing was written."""
+
+
+class CommitInDoubt(Exception):
+    """The connection broke during COMMIT: what was written must be looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tx:
+    """An open transaction: `execute` for SQLAlchemy Core, `driver` for the hottest statements."""
+
+    connection: AsyncConnection
+    driver: asyncpg.Connection
+
+    async def execute(
+        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None
+    ) -> CursorResult[Any]:
+        return await self.connection.execute(statement, rows)
+
+
+class Db:
+    """The pool of connections. Each takes on the app's role, which cannot change a posting."""
+
+    def __init__(self, url: str, *, pool_size: int = 10, max_overflow: int = 20) -> None:
+        # AUTOCOMMIT means that SQLAlchemy sends no BEGIN of its own; `begin` does.
+        self._engine = create_async_engine(
+            sqlalchemy_url(url),
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=POOL_TIMEOUT_SECONDS,
+            pool_use_lifo=True,
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_SECONDS,
+                "server_settings": _SESSION,
+            },
+        )
+        event.listen(self._engine.sync_engine, "connect", _take_on_role)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Db":
+        assert settings.database_url is not None
+        return cls(
+            settings.database_url,
+            pool_size=settings.db_pool_size,
+            max_overflow=settings.db_max_overflow,
+        )
+
+    @property
+    def engine(self) -> AsyncEngine:
+        return self._engine
+
+    @asynccontextmanager
+    async def begin(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Tx]:
+        """One READ COMMITTED transaction: commits at the end, rolls back on any exception.
+
+        Raises `DatabaseUnavailable` when no connection can be had, `ConnectionLost` or
+        `CommitInDoubt` when one breaks.
+        """
+        async with self._connection() as connection:
+            raw = await connection.get_raw_connection()
+            driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
+            begun = "BEGIN"
+            if lock_timeout_ms is not None:
+                begun += f"; SET LOCAL lock_timeout = {lock_timeout_ms}"
+            try:
+                await driver.execute(begun)
+                yield Tx(connection, driver)
+            except BaseException as error:
+                await _roll_back(connection, driver)
+                if _is_lost(error, driver):
+                    await self._forget_pool()
+                    raise ConnectionLost(str(error)) from error
+                raise
+            await self._commit(connection, driver)
+
+    async def _commit(self, connection: AsyncConnection, driver: asyncpg.Connection) -> None:
+        try:
+            await driver.execute("COMMIT")
+        except BaseException as error:
+            await connection.invalidate()
+            if isinstance(error, asyncpg.PostgresError) and not _is_lost(error, driver):
+                raise
+            await self._forget_pool()
+            metrics.commits_in_doubt.inc()
+            log.warning("database.commit_in_doubt", error=str(error))
+            raise CommitInDoubt(str(error)) from error
+
+    async def _forget_pool(self) -> None:
+        """After one broken connection, trust none of the idle ones: a restart broke them all."""
+        await self._engine.dispose(close=False)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Tx]:
+        """A connection for single read-only statements: no BEGIN, no COMMIT, two trips saved."""
+        async with self._connection() as connection:
+            raw = await connection.get_raw_connection()
+            driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
+            try:
+                yield Tx(connection, driver)
+            except (DBAPIError, asyncpg.PostgresError, OSError, asyncpg.InterfaceError) as error:
+                if not _is_lost(error, driver):
+                    raise
+                await connection.invalidate()
+                await self._forget_pool()
+                raise ConnectionLost(str(error)) from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            connection = await self._engine.connect()
+        except (OSError, TimeoutError, OperationalError, DBAPIError) as error:
+            raise DatabaseUnavailable("the database cannot be reached") from error
+        except PoolTimeoutError as error:
+            raise DatabaseUnavailable("every database connection is in use") from error
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def retrying(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run `work`, one transaction, again after a deadlock or a connection lost before COMMIT.
+
+        A commit in doubt is not retried here: only its owner can tell whether it happened.
+        """
+        for attempt in range(1, RETRIES_MAX + 1):
+            try:
+                return await work()
+            except ConnectionLost:
+                if attempt == RETRIES_MAX:
+                    raise DatabaseUnavailable("the database connection keeps breaking") from None
+            except (DBAPIError, asyncpg.PostgresError) as error:
+                if attempt == RETRIES_MAX or sqlstate(error) not in {DEADLOCK, SERIALIZATION}:
+                    raise
+            metrics.transactions_retried.inc()
+            await asyncio.sleep(0.02 * attempt)
+        raise AssertionError("unreachable")
+
+    async def ping(self) -> bool:
+        async with self.read() as tx:
+            return await tx.driver.fetchval("SELECT true") is True
+
+    async def identity(self, pepper: bytes) -> str:
+        """This database and no other, nor itself after a restore to an earlier point in time."""
+        async with self.read() as tx:
+            timeline = await tx.driver.fetchval("SELECT timeline_id FROM pg_control_checkpoint()")
+        return f"{sha256(pepper).hexdigest()[:16]}-{timeline}"
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """PostgreSQL's code for the error, e.g. `55P03`; constraint names differ between engines."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(original, "sqlstate", None)
+
+
+def _take_on_role(connection: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy's adapter
+    cursor = connection.cursor()
+    try:
+        cursor.execute(f"SET ROLE {APP_ROLE}")
+    finally:
+        cursor.close()
+
+
+async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection) -> None:
+    try:
+        await driver.execute("ROLLBACK")
+    except BaseException:  # noqa: BLE001 - a connection that cannot even roll back is thrown away
+        await connection.invalidate()
+
+
+def _is_lost(error: BaseException, driver: asyncpg.Connection) -> bool:
+    state = sqlstate(error) or ""
+    if state.startswith(("08", "57P")):  # connection exceptions; shutdown and crash of the server
+        return True
+    return driver.is_closed() and isinstance(error, (OSError, DBAPIError, asyncpg.InterfaceError))

@@ -1,0 +1,72 @@
+"""JSON at the edge: numbers keep every digit coming in, and money keeps its decimals going out."""
+
+from decimal import Decimal
+from typing import TypeVar
+from uuid import UUID
+
+import jiter
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from picopay.kernel.errors import Invalid
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def decode(body: bytes) -> object:
+    """Any JSON value; fractions come as `Decimal`. Raises `Invalid` for what is not plain JSON.
+
+    NaN, infinities, repeated members, lone surrogates and nesting deeper than 200 are refused.
+    """
+    try:
+        return jiter.from_json(
+            body, float_mode="decimal", allow_inf_nan=False, catch_duplicate_keys=True
+        )
+    except ValueError as error:
+        reason = str(error)
+        if reason.startswith("Internal error"):  # an exponent that no decimal can hold
+            reason = "number out of range"
+        raise Invalid("the body is not valid JSON", ("body", reason)) from None
+
+
+def parse(body: bytes, model: type[ModelT]) -> ModelT:
+    """The body as `model`; raises `Invalid` naming every field that is wrong."""
+    return validate(decode(body), model)
+
+
+def validate(value: object, model: type[ModelT]) -> ModelT:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise Invalid("the request is not valid", *field_errors(error)) from None
+
+
+def field_errors(error: ValidationError) -> list[tuple[str, str]]:
+    """(dotted field, message) pairs; the offending input itself is never repeated."""
+    return [
+        (".".join(map(str, item["loc"])) or "body", item["msg"].removeprefix("Value error, "))
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _other(value: object) -> orjson.Fragment | str:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f"))
+    if isinstance(value, UUID):  # the driver's own kind
+        return str(value)
+    raise TypeError(type(value).__name__)
+
+
+def dump(value: object) -> bytes:
+    """UTF-8 JSON of dataclasses, UUIDs, UTC times (…Z) and decimals, digits untouched."""
+    return orjson.dumps(value, default=_other, option=orjson.OPT_UTC_Z)
+
+
+class Json(Response):
+    """A response whose content is already JSON bytes, or any value that `dump` takes."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return content if isinstance(content, bytes) else dump(content)

@@ -1,0 +1,139 @@
+"""HTTP edge for those who run the system: health, readiness, metrics, problem types."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from picopay.infra import metrics
+from picopay.infra.db import Db
+from picopay.infra.json import Json
+from picopay.infra.problems import PROBLEMS, NotFound, documented
+from picopay.infra.redis import Fast
+
+router = APIRouter(tags=["Operations"])
+
+PROBE_TIMEOUT_SECONDS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RootOut:
+    status: Literal["HEALTHY"]
+    current_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StatusOut:
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOut:
+    status: Literal["healthy", "degraded", "unhealthy"]
+    database: Literal["connected", "disconnected"]
+    redis: Literal["connected", "disconnected", "not configured"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemTypeOut:
+    code: str
+    title: str
+    status: int
+
+
+@router.get("/", response_model=RootOut, summary="Alive, and what time it is")
+async def get_root() -> Response:
+    return Json(RootOut("HEALTHY", datetime.now(UTC)))  # noqa: TID251 - the time is the answer
+
+
+@router.get("/health", response_model=StatusOut, summary="The process answers")
+async def get_health() -> Response:
+    return Json(StatusOut("healthy"))
+
+
+@router.get("/livez", response_model=StatusOut, summary="Liveness: never asks the database")
+async def get_livez() -> Response:
+    return Json(StatusOut("alive"))
+
+
+_HEALTH: Final = {503: {"model": HealthOut, "description": "PostgreSQL cannot be reached."}}
+
+
+@router.get(
+    "/healthz",
+    response_model=HealthOut,
+    summary="PostgreSQL and Redis; without Redis merely degraded",
+    responses={**_HEALTH},
+)
+async def get_healthz(request: Request) -> Response:
+    return _health_response(await _health(request))
+
+
+@router.get(
+    "/readyz",
+    response_model=HealthOut,
+    summary="Readiness: fails while PostgreSQL is gone and during shutdown",
+    responses={**_HEALTH},
+)
+async def get_readyz(request: Request) -> Response:
+    return _health_response(await _health(request))
+
+
+async def _health(request: Request) -> HealthOut:
+    db: Db = request.app.state.db
+    redis: Fast | None = request.app.state.redis
+    database = await _within(db.ping())
+    if redis is None:
+        return HealthOut(*_verdict(database), "not configured")
+    fast = await _within(redis.ping())
+    status, connected = _verdict(database)
+    if status == "healthy" and not fast:
+        status = "degraded"
+    return HealthOut(status, connected, "connected" if fast else "disconnected")
+
+
+def _verdict(
+    database: bool,  # noqa: FBT001 - the one thing asked
+) -> tuple[Literal["healthy", "degraded", "unhealthy"], Literal["connected", "disconnected"]]:
+    return ("healthy", "connected") if database else ("unhealthy", "disconnected")
+
+
+async def _within(probe: Awaitable[bool]) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+            return await probe
+    except Exception:  # noqa: BLE001 - whatever went wrong, the answer is no
+        return False
+
+
+def _health_response(health: HealthOut) -> Response:
+    return Json(health, status_code=503 if health.status == "unhealthy" else 200)
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics of all server processes",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+)
+async def get_metrics() -> Response:
+    content, media_type = metrics.page()
+    return Response(content, headers={"content-type": media_type})
+
+
+@router.get(
+    "/problems/{code}",
+    response_model=ProblemTypeOut,
+    summary="What a problem's `type` stands for",
+    responses=documented("not-found"),
+)
+async def get_problem(code: str) -> Response:
+    if code not in PROBLEMS:
+        raise NotFound(f"there is no problem type {code!r}")
+    status, title = PROBLEMS[code]
+    return Json(ProblemTypeOut(code, title, status))

@@ -1,0 +1,84 @@
+"""Redis (or Valkey), which only makes things faster: never waited for long, never needed.
+
+`Fast` wraps each call with a time budget and a breaker. After a failure nobody waits for Redis
+again until a probe in the background finds it answering.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from picopay.infra import metrics
+from picopay.infra.logs import log
+
+T = TypeVar("T")
+
+PROBE_EVERY_SECONDS: Final = 0.5
+CONNECTIONS_MAX: Final = 16
+
+
+class Fast:
+    """Calls to Redis that give up after `budget_seconds` and then leave it alone for a while."""
+
+    def __init__(self, url: str, *, budget_seconds: float) -> None:
+        self._redis = Redis.from_url(
+            url,
+            socket_timeout=budget_seconds,
+            socket_connect_timeout=budget_seconds,
+            max_connections=CONNECTIONS_MAX,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._budget_seconds = budget_seconds
+        self._probe: asyncio.Task[None] | None = None
+
+    @property
+    def available(self) -> bool:
+        return self._probe is None
+
+    async def call(self, work: Callable[["Redis"], Awaitable[T]]) -> T | None:
+        """The result of `work`, or None when Redis is away, slow or answers with an error."""
+        if not self.available:
+            return None
+        try:
+            async with asyncio.timeout(self._budget_seconds):
+                return await work(self._redis)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._open_breaker(error)
+            return None
+
+    async def ping(self) -> bool:
+        return await self.call(_ping) is True
+
+    def _open_breaker(self, error: Exception) -> None:
+        if self._probe is None:
+            log.warning("redis.unavailable", error=str(error) or type(error).__name__)
+            metrics.cache_breaker_open.set(1)
+            self._probe = asyncio.create_task(self._probe_until_back())
+
+    async def _probe_until_back(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_EVERY_SECONDS)
+            try:
+                async with asyncio.timeout(self._budget_seconds):
+                    await _ping(self._redis)
+            except (RedisError, OSError, TimeoutError):
+                continue
+            self._probe = None
+            metrics.cache_breaker_open.set(0)
+            log.info("redis.recovered")
+            return
+
+    async def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+        await self._redis.aclose()
+
+
+async def _ping(redis: "Redis") -> bool:
+    await redis.get("picopay:ping")
+    return True

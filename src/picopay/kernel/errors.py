@@ -1,0 +1,28 @@
+"""What every refusal of ours is: a fact with a stable code, never a message to be parsed."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class Refused(Exception):
+    """A request that is answered with a problem; subclasses are facts, e.g. `UserNotFound`.
+
+    `code` is stable and public (see docs/reference/errors.md), `detail` is for people, and
+    `fields` are the extra members of the problem document (RFC 9457, section 3.2).
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, detail: str, **fields: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields: Mapping[str, object] = fields
+
+
+class Invalid(Refused):
+    """The input breaks a rule; `errors` lists each place and why."""
+
+    code = "validation"
+
+    def __init__(self, detail: str, *errors: tuple[str, str]) -> None:
+        super().__init__(detail, errors=[{"field": field, "message": why} for field, why in errors])

@@ -1,0 +1,74 @@
+"""Money: a whole number of a currency's smallest unit, parsed and printed exactly."""
+
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import NamedTuple, Self
+
+from iso4217 import Currency
+
+from picopay.kernel.errors import Invalid
+
+# One amount may not pass this, so that sums of thousands of them still fit 64 bits.
+AMOUNT_MINOR_MAX = 10**15
+
+# ISO 4217's exponents, not CLDR's: the two differ for 13 currencies. Codes without an
+# exponent (XAU, XDR, …) are not money that can be charged.
+EXPONENTS: dict[str, int] = {
+    currency.code: currency.exponent for currency in Currency if currency.exponent is not None
+}
+
+_QUANTA = {code: Decimal(1).scaleb(-exponent) for code, exponent in EXPONENTS.items()}
+_EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
+
+
+class CurrencyUnknown(Invalid):
+    def __init__(self, currency: str) -> None:
+        why = f"{currency!r} is not an ISO 4217 currency code in use"
+        super().__init__(why, ("currency", why))
+
+
+class AmountInvalid(Invalid):
+    def __init__(self, why: str) -> None:
+        super().__init__(f"amount {why}", ("amount", why))
+
+
+class Money(NamedTuple):
+    """An amount in minor units (cents, yen, fils) with its ISO 4217 currency."""
+
+    minor: int
+    currency: str
+
+    @classmethod
+    def parse(cls, amount: Decimal | int, currency: str) -> Self:
+        """The exact amount, in major units, that a caller asks to move.
+
+        Raises `CurrencyUnknown`, or `AmountInvalid` for what is not finite, not positive, finer
+        than the currency's smallest unit or above `AMOUNT_MINOR_MAX`: never rounded.
+        """
+        exponent = EXPONENTS.get(currency)
+        if exponent is None:
+            raise CurrencyUnknown(currency)
+        minor = amount * 10**exponent if isinstance(amount, int) else _exact(amount, currency)
+        if minor <= 0:
+            raise AmountInvalid("must be greater than zero")
+        if minor > AMOUNT_MINOR_MAX:
+            raise AmountInvalid(f"must not exceed {AMOUNT_MINOR_MAX} minor units")
+        return cls(minor, currency)
+
+    @property
+    def major(self) -> Decimal:
+        """In major units with the currency's own decimals: 90000 USD cents are `900.00`."""
+        return Decimal(self.minor).scaleb(-EXPONENTS[self.currency])
+
+
+def _exact(amount: Decimal, currency: str) -> int:
+    if not amount.is_finite():
+        raise AmountInvalid("must be a finite number")
+    # Compared first: a huge exponent would otherwise be told as one decimal too many.
+    if amount > AMOUNT_MINOR_MAX:
+        raise AmountInvalid(f"must not exceed {AMOUNT_MINOR_MAX} minor units")
+    exponent = EXPONENTS[currency]
+    try:
+        return int(amount.quantize(_QUANTA[currency], context=_EXACT).scaleb(exponent, _EXACT))
+    except (Inexact, InvalidOperation):
+        why = f"has more than the {exponent} decimals of {currency}"
+        raise AmountInvalid(why) from None

@@ -1,0 +1,88 @@
+"""The pure heart of the ledger: what a sequence of moves does to the accounts it touches."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from heapq import merge
+from typing import Final
+
+from picopay.kernel.money import Money
+from picopay.ledger.errors import AccountLimit, InsufficientFunds
+from picopay.ledger.model import Account, AccountId, Entry, Move, Posting
+
+TOTAL_MAX: Final = 2**63 - 1  # the column's width
+
+
+class Book:
+    """Locked accounts and the postings made on them, one after the other, before any is written.
+
+    Nothing here does I/O: a caller opens a book on accounts it has locked, posts moves in order,
+    and gives the book to `ledger.service.write`, which stores postings and totals together.
+    """
+
+    __slots__ = ("_accounts", "_before", "postings")
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self._before = {account.id: account for account in accounts}
+        self._accounts = {
+            account.id: [account.debits, account.credits, account.version]
+            for account in self._before.values()
+        }
+        self.postings: list[Posting] = []
+
+    def __contains__(self, account_id: AccountId) -> bool:
+        return account_id in self._accounts
+
+    def balance(self, account_id: AccountId) -> int:
+        debits, credited, _ = self._accounts[account_id]
+        return credited - debits
+
+    def post(self, move: Move) -> Posting:
+        """Raises `InsufficientFunds` or `AccountLimit`, and then has changed nothing."""
+        debit, credit = self._accounts[move.debit], self._accounts[move.credit]
+        available = debit[1] - debit[0]
+        if available < move.minor and not self._before[move.debit].may_overdraw:
+            raise insufficient(available, Money(move.minor, move.debit.currency))
+        if debit[0] + move.minor > TOTAL_MAX or credit[1] + move.minor > TOTAL_MAX:
+            raise AccountLimit("the account's running totals would exceed 64 bits")
+        debit[0] += move.minor
+        debit[2] += 1
+        credit[1] += move.minor
+        credit[2] += 1
+        posting = Posting(move, debit[1] - debit[0], debit[2], credit[1] - credit[0], credit[2])
+        self.postings.append(posting)
+        return posting
+
+    def changed(self) -> list[tuple[Account, Account]]:
+        """(before, after) of each account that a posting has touched, in lock order."""
+        pairs: list[tuple[Account, Account]] = []
+        for account_id in sorted(self._accounts):
+            before = self._before[account_id]
+            after = Account(account_id, before.may_overdraw, *self._accounts[account_id])
+            if after.version != before.version:
+                assert after.may_overdraw or after.balance >= 0
+                pairs.append((before, after))
+        return pairs
+
+
+def insufficient(available: int, required: Money) -> InsufficientFunds:
+    balance = Money(available, required.currency)
+    return InsufficientFunds(
+        f"the balance is {balance.major} {balance.currency}, the amount is {required.major}",
+        balance=balance.major,
+        required=required.major,
+        currency=required.currency,
+    )
+
+
+def merge_newest(statements: Iterable[Sequence[Entry]]) -> list[Entry]:
+    """Several accounts' entries as one list, by time; each account's own order is its versions'."""
+    return list(merge(*statements, key=_when, reverse=True))
+
+
+def _when(entry: Entry) -> datetime:
+    return entry.created_at
+
+
+def bounds_below(entries: Iterable[Entry], bounds: Mapping[str, int]) -> dict[str, int]:
+    """Where each currency's statement goes on after these entries, newest first, were shown."""
+    return dict(bounds) | {entry.currency: entry.version for entry in entries}

@@ -1,0 +1,99 @@
+"""The ledger's use cases. Writing always joins a caller's transaction."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from picopay.infra.db import Db, Tx
+from picopay.ledger import store
+from picopay.ledger.errors import AccountNotFound
+from picopay.ledger.model import Account, AccountId, Entry, Posting, may_overdraw
+from picopay.ledger.rules import Book, merge_newest
+
+
+@dataclass(frozen=True, slots=True)
+class Payers:
+    """What became of the accounts a batch wants to debit."""
+
+    locked: list[Account]
+    busy: set[AccountId]  # exist, but somebody else holds them
+    absent: set[AccountId]
+
+
+async def lock_payers(tx: Tx, account_ids: Iterable[AccountId], *, wait: bool) -> Payers:
+    """Lock the accounts to be debited; unless `wait`, leave aside what is locked elsewhere."""
+    wanted = sorted(account_ids)
+    locked = await store.lock_accounts(tx, wanted, skip_locked=not wait)
+    missing = set(wanted) - {account.id for account in locked}
+    busy: set[AccountId] = set()
+    if missing and not wait:
+        busy = await store.existing(tx, missing)
+    return Payers(locked, busy, missing - busy)
+
+
+async def lock_or_open(tx: Tx, account_ids: Iterable[AccountId]) -> list[Account]:
+    """Lock the accounts in the one order, opening those that do not exist yet."""
+    wanted = sorted(account_ids)
+    locked = await store.lock_accounts(tx, wanted)
+    missing = set(wanted) - {account.id for account in locked}
+    if missing:
+        await store.insert_accounts(tx, [Account(a, may_overdraw(a.owner)) for a in missing])
+        locked = await store.lock_accounts(tx, wanted)
+    return locked
+
+
+async def write(tx: Tx, book: Book) -> None:
+    """Store the book's postings and the totals they lead to, or fail the transaction."""
+    if not book.postings:
+        return
+    changed = book.changed()
+    written = await store.write(tx, changed, book.postings)
+    if written != (len(changed), len(book.postings)):
+        raise AssertionError(f"an account changed under its lock: wrote {written}")
+
+
+async def landed(db: Db, posting: Posting) -> bool:
+    """Whether a posting whose COMMIT was lost is there, and so all that went with it.
+
+    Conclusive because it waits for the debit account's lock, which the lost transaction holds
+    until it has ended one way or the other.
+    """
+    debit = posting.move.debit
+    async with db.begin() as tx:
+        await store.lock_accounts(tx, [debit])
+        return posting.move.id in await store.select_postings(tx, debit.owner, [posting.move.id])
+
+
+async def find_posting(tx: Tx, debit_owner: str, posting_id: UUID) -> Posting:
+    """A posting known to exist."""
+    return (await store.select_postings(tx, debit_owner, [posting_id]))[posting_id]
+
+
+async def balances(tx: Tx, owner: str) -> list[Account]:
+    """The owner's accounts by currency; empty when there is none."""
+    return await store.select_accounts(tx, owner)
+
+
+async def accounts_of(db: Db, owner: str) -> list[Account]:
+    """Raises `AccountNotFound`."""
+    async with db.read() as tx:
+        found = await balances(tx, owner)
+    if not found:
+        raise AccountNotFound(f"{owner!r} has no account")
+    return found
+
+
+async def statement(
+    db: Db, owner: str, currency: str | None, bounds: Mapping[str, int], limit: int
+) -> list[Entry]:
+    """The owner's entries, newest first, of one currency or all.
+
+    `bounds` says for each currency which version to go on below. One entry more than `limit`
+    tells that there are more.
+    """
+    async with db.read() as tx:
+        accounts = [a.id for a in await balances(tx, owner) if currency in (None, a.id.currency)]
+        sides = [
+            await store.select_entries(tx, a, bounds.get(a.currency), limit + 1) for a in accounts
+        ]
+    return merge_newest(sides)[: limit + 1]

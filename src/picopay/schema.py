@@ -1,0 +1,91 @@
+"""The database schema: every slice's tables, and the migrations that bring them about."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from picopay.access import tables as access
+from picopay.charges import tables as charges
+from picopay.idempotency import tables as idempotency
+from picopay.infra.db import APP_ROLE, Base
+from picopay.infra.settings import sqlalchemy_url
+from picopay.ledger import tables as ledger
+from picopay.users import tables as users
+
+T = TypeVar("T")
+
+# Importing the slices' tables is what fills Base.metadata.
+SLICES: Final = (access, charges, idempotency, ledger, users)
+
+# One migration at a time. It guards against two operators, not against lost money.
+_MIGRATION_LOCK: Final = 7_205_759
+
+
+def config(connection: Connection | None = None) -> Config:
+    settings = Config()
+    settings.set_main_option("script_location", "picopay:migrations")
+    settings.attributes["connection"] = connection
+    return settings
+
+
+async def upgrade(owner_url: str, app_url: str) -> None:
+    """Bring the schema up to date as its owner, and let the app's login take on the app's role."""
+    login = sqlalchemy_url(app_url).username
+
+    def work(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK})
+        command.upgrade(config(connection), "head")
+        if login is not None and login != sqlalchemy_url(owner_url).username:
+            quoted = connection.dialect.identifier_preparer.quote(login)
+            connection.execute(text(f"GRANT {APP_ROLE} TO {quoted}"))
+
+    await _as_owner(owner_url, work)
+
+
+async def downgrade(owner_url: str, revision: str) -> None:
+    await _as_owner(owner_url, lambda c: command.downgrade(config(c), revision))
+
+
+async def is_current(url: str) -> bool:
+    """Whether the database holds exactly the revision that this code was written for."""
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    return await _as_owner(url, _revision) == head
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+async def differences(url: str) -> list[Any]:
+    """What autogenerate would still change: nothing, when models and migrations agree."""
+    return await _as_owner(
+        url, lambda c: compare_metadata(MigrationContext.configure(c), Base.metadata)
+    )
+
+
+async def app_can_change_postings(url: str) -> bool:
+    """Whether the role that the app takes on could rewrite history. Production refuses that."""
+    query = text(
+        "SELECT has_table_privilege(:role, 'postings', 'UPDATE')"
+        " OR has_any_column_privilege(:role, 'postings', 'UPDATE')"
+        " OR has_table_privilege(:role, 'postings', 'DELETE')"
+        " OR has_table_privilege(:role, 'postings', 'TRUNCATE')"
+    )
+    return await _as_owner(url, lambda c: bool(c.execute(query, {"role": APP_ROLE}).scalar_one()))
+
+
+async def _as_owner(url: str, work: Callable[[Connection], T]) -> T:
+    engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    finally:
+        await engine.dispose()

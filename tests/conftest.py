@@ -1,0 +1,141 @@
+"""Real servers for the tests: one embedded PostgreSQL and Valkey a run, a database a worker."""
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import httpx2
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from picopay import schema
+from picopay.app import create_app
+from picopay.embedded.servers import Servers, acquire
+from picopay.infra.db import Db
+from picopay.infra.settings import Settings
+
+API_KEY = "test-key-with-every-scope"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where this worker's data lives; `owner_url` may change history, as tampering tests do."""
+
+    database_url: str
+    redis_url: str
+
+    @property
+    def owner_url(self) -> str:
+        return self.database_url
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    """One cluster for all workers of a run, gone when the last of them ends."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", uuid4().hex)
+    name = hashlib.sha256(run.encode()).hexdigest()[:12]
+    directory = Path(tempfile.gettempdir()) / f"picopay-tests-{name}"
+    with acquire(directory, ephemeral=True) as lease:
+        yield lease.servers
+
+
+@pytest.fixture(scope="session")
+def stores(servers: Servers) -> Stores:
+    """A migrated database and a Redis database of this worker's own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    with _one_at_a_time(servers.data_dir):
+        asyncio.run(_make_database(servers.database_url, worker))
+    base, _, _ = servers.database_url.rpartition("/")
+    redis_base, _, _ = servers.redis_url.rpartition("/")
+    return Stores(f"{base}/{worker}", f"{redis_base}/{int(worker.removeprefix('gw')) % 16}")
+
+
+@contextmanager
+def _one_at_a_time(directory: Path) -> Iterator[None]:
+    with (directory / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+async def _make_database(url: str, name: str) -> None:
+    """Cloned from a template that is migrated once a run."""
+    connection = await asyncpg.connect(url)
+    try:
+        names = {row[0] for row in await connection.fetch("SELECT datname FROM pg_database")}
+        template_url = url.rpartition("/")[0] + "/template"
+        if "template" not in names:
+            await connection.execute("CREATE DATABASE template")
+            await schema.upgrade(template_url, template_url)
+        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template")
+    finally:
+        await connection.close()
+
+
+TABLES = "accounts, postings, users, charges, idempotency_keys, api_keys, api_key_uses"
+
+
+@pytest.fixture
+async def clean(stores: Stores) -> Stores:
+    """Both stores, emptied: use cases commit, so rolling back could not isolate tests."""
+    connection = await asyncpg.connect(stores.owner_url)
+    try:
+        await connection.execute(f"TRUNCATE {TABLES}")
+    finally:
+        await connection.close()
+    redis = Redis.from_url(stores.redis_url)
+    await redis.flushdb()
+    await redis.aclose()
+    return stores
+
+
+@pytest.fixture
+async def owner(clean: Stores) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that may do what the app's role may not."""
+    connection = await asyncpg.connect(clean.owner_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def db(clean: Stores) -> AsyncIterator[Db]:
+    db = Db(clean.database_url)
+    yield db
+    await db.close()
+
+
+@pytest.fixture
+def settings(clean: Stores) -> Settings:
+    return Settings(
+        database_url=clean.database_url,
+        redis_url=clean.redis_url,
+        app_api_key=API_KEY,
+        picopay_env="development",  # pyright: ignore[reportArgumentType] - as from the environment
+    )
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[FastAPI]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    """Calls the application with every scope; `headers={"X-API-Key": ""}` to call without."""
+    transport = httpx2.ASGITransport(app=app)
+    headers = {"X-API-Key": API_KEY}
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://picopay", headers=headers, timeout=30
+    ) as client:
+        yield client
