@@ -79,6 +79,14 @@ def cpu_seconds(pid: int) -> float:
     return sum(sum(map(int, stat[11:15])) for stat in fields) / _TICKS_PER_SECOND
 
 
+def busy_seconds() -> float:
+    """CPU time of the whole machine, whoever spent it, stolen by a hypervisor included."""
+    user, nice, system, _idle, _wait, irq, softirq, stolen = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=9)[1:9]
+    )
+    return (user + nice + system + irq + softirq + stolen) / _TICKS_PER_SECOND
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of the tree (pages shared by several processes count several times)."""
     return sum(int(stat[21]) for stat in filter(None, map(_stat, tree(pid)))) * _PAGE_BYTES

@@ -7,16 +7,14 @@ from typing import Final
 from scenarios import Run
 
 HEAD: Final = (
-    f"{'scenario':<10}{'contestant':<14}{'charges/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}"
-    f"  CPU µs per charge (server, PostgreSQL, client)"
+    f"{'scenario':<10}{'contestant':<12}{'charges/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'errors':>8}"
+    f"{'server µs':>11}{'PostgreSQL':>11}{'client':>8}{'elsewhere':>11}"
 )
 
 
 def line(run: Run) -> str:
     """One round, while it runs."""
-    errors = run.load.non_2xx + run.load.socket_errors
-    return _row(run.scenario, run.contestant, (run.per_second, run.load.p50_ms, run.load.p99_ms),
-                errors, (run.server_cpu_us, run.postgres_cpu_us, run.client_cpu_us))  # fmt: skip
+    return _row(run, _errors(run), *_figures(run))
 
 
 def summary(runs: Sequence[Run]) -> str:
@@ -28,35 +26,25 @@ def summary(runs: Sequence[Run]) -> str:
 
 
 def _median_line(group: Sequence[Run]) -> str:
-    def middle(values: Iterable[float]) -> float:
-        return median(values)
-
-    speed = (
-        middle(r.per_second for r in group),
-        middle(r.load.p50_ms for r in group),
-        middle(r.load.p99_ms for r in group),
-    )
-    cpu = (
-        middle(r.server_cpu_us for r in group),
-        middle(r.postgres_cpu_us for r in group),
-        middle(r.client_cpu_us for r in group),
-    )
-    errors = sum(r.load.non_2xx + r.load.socket_errors for r in group)
-    return _row(group[0].scenario, group[0].contestant, speed, errors, cpu)
+    figures = (median(column) for column in zip(*map(_figures, group), strict=True))
+    return _row(group[0], _errors(*group), *figures)
 
 
-def _row(
-    scenario: str,
-    contestant: str,
-    speed: tuple[float, float, float],
-    errors: int,
-    cpu: tuple[float, float, float],
-) -> str:
-    per_second, p50, p99 = speed
-    server, postgres, client = cpu
+def _errors(*runs: Run) -> int:
+    """Of all rounds: a median would hide them."""
+    return sum(run.load.non_2xx + run.load.socket_errors for run in runs)
+
+
+def _figures(run: Run) -> tuple[float, ...]:
+    cpu = (run.server_cpu_us, run.postgres_cpu_us, run.client_cpu_us, run.elsewhere_cores)
+    return (run.per_second, run.load.p50_ms, run.load.p99_ms, *cpu)
+
+
+def _row(run: Run, errors: int, *figures: float) -> str:
+    speed, p50, p99, server, postgres, client, elsewhere = figures
     return (
-        f"{scenario:<10}{contestant:<14}{per_second:>10,.0f}{p50:>9.1f}{p99:>9.1f}{errors:>8}"
-        f"  {server:>6.0f} {postgres:>6.0f} {client:>6.0f}"
+        f"{run.scenario:<10}{run.contestant:<12}{speed:>10,.0f}{p50:>9.1f}{p99:>9.1f}{errors:>8}"
+        f"{server:>11.0f}{postgres:>11.0f}{client:>8.0f}{elsewhere:>11.2f}"
     )
 
 

@@ -40,7 +40,7 @@ class Bench:
 
     def add(self, run: Run) -> None:
         self.runs.append(run)
-        print(f"{report.line(run)}  load {os.getloadavg()[0]:.1f}", flush=True)
+        print(report.line(run), flush=True)
 
 
 def main() -> None:

@@ -6,12 +6,12 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import orjson
 from contestants import USERS, Contestant, Running, Wrong, check_money, checkpoint, running
 from load import Load, Post, charge_keys, post_all, wrk
-from processes import cpu_seconds, rss_bytes
+from processes import busy_seconds, cpu_seconds, rss_bytes
 from servers import Servers
 
 WARM_UP_SECONDS: Final = 2
@@ -41,6 +41,7 @@ class Run:
     server_cpu_us: float
     postgres_cpu_us: float
     client_cpu_us: float
+    elsewhere_cores: float  # what Valkey, the kernel and strangers used: much spoils the run
 
     @property
     def per_second(self) -> float:
@@ -68,14 +69,14 @@ def by_wrk(server: Running, scenario: str, plan: Plan, *, script: str | None = N
     wrk(script, server.port, seconds=WARM_UP_SECONDS, connections=plan.connections, keys=keys)
     before = _settled_count(server)
     checkpoint(server.servers)
-    cpu = _Cpu(server)
+    before_cpu = _Cpu.now(server)
     load = wrk(script, server.port, seconds=plan.seconds, connections=plan.connections, keys=keys)
-    server_cpu, postgres_cpu = cpu.spent()
+    cpu = _Cpu.now(server).since(before_cpu)
     made = _settled_count(server) - before
     # When time is up wrk hangs up on requests whose charges may still be made.
     expected = (0, 0) if script == "replay" else (load.ok, load.ok + plan.connections)
     _compare(f"{scenario}, {server.contestant.name}", made, expected)
-    return _run(scenario, server, load.ok, load, (server_cpu, postgres_cpu))
+    return _run(scenario, server, load.ok, load, cpu)
 
 
 def by_batches(server: Running, plan: Plan) -> Run:
@@ -84,15 +85,15 @@ def by_batches(server: Running, plan: Plan) -> Run:
     post_all(server.port, list(_batches(plan.batch_size, plan.batch_size)))
     before = _settled_count(server)
     checkpoint(server.servers)
-    cpu = _Cpu(server)
+    before_cpu = _Cpu.now(server)
     answers, load = post_all(server.port, posts, clients=BATCH_CLIENTS)
-    spent = cpu.spent()
+    cpu = _Cpu.now(server).since(before_cpu)
     results = [result for answer in answers for result in orjson.loads(answer)["results"]]
     succeeded = sum(result["status"] == "success" for result in results)
     made = _settled_count(server) - before
     _compare(f"batch, {server.contestant.name}", made, (plan.batch_charges, plan.batch_charges))
     _compare(f"batch answers, {server.contestant.name}", succeeded, (made, made))
-    return _run("batch", server, succeeded, load, spent)
+    return _run("batch", server, succeeded, load, cpu)
 
 
 def _batches(charges: int, size: int) -> Iterator[Post]:
@@ -124,30 +125,31 @@ def memory(server: Running, plan: Plan, *, steps: int = 10) -> list[tuple[int, i
     return samples
 
 
-class _Cpu:
-    """The CPU clocks of the server and of PostgreSQL, read twice."""
+class _Cpu(NamedTuple):
+    """CPU seconds so far: the server's, PostgreSQL's, everybody's."""
 
-    def __init__(self, server: Running) -> None:
-        self._pids = (server.pid, server.servers.postgres_pid)
-        self._before = self._read()
+    server: float
+    postgres: float
+    everybody: float
 
-    def _read(self) -> tuple[float, float]:
-        server, postgres = self._pids
-        return cpu_seconds(server), cpu_seconds(postgres)
+    @classmethod
+    def now(cls, server: Running) -> Self:
+        postgres = cpu_seconds(server.servers.postgres_pid)
+        return cls(cpu_seconds(server.pid), postgres, busy_seconds())
 
-    def spent(self) -> tuple[float, float]:
-        after = self._read()
-        return after[0] - self._before[0], after[1] - self._before[1]
+    def since(self, before: "_Cpu") -> "_Cpu":
+        return _Cpu(*(now - then for now, then in zip(self, before, strict=True)))
 
 
-def _run(scenario: str, server: Running, charges: int, load: Load, cpu: tuple[float, float]) -> Run:
-    if charges == 0:
-        raise Wrong(f"{scenario}, {server.contestant.name}: nothing succeeded ({load})")
-    server_us, postgres_us, client_us = (
-        seconds / charges * 1e6 for seconds in (*cpu, load.client_cpu_seconds)
-    )
+def _run(scenario: str, server: Running, charges: int, load: Load, cpu: _Cpu) -> Run:
     name = server.contestant.name
-    return Run(scenario, name, charges, load.seconds, load, server_us, postgres_us, client_us)
+    if charges == 0:
+        raise Wrong(f"{scenario}, {name}: nothing succeeded ({load})")
+    ours = cpu.server, cpu.postgres, load.client_cpu_seconds
+    elsewhere = max(cpu.everybody - sum(ours), 0) / load.seconds
+    server_us, postgres_us, client_us = (seconds / charges * 1e6 for seconds in ours)
+    costs = (server_us, postgres_us, client_us, elsewhere)
+    return Run(scenario, name, charges, load.seconds, load, *costs)
 
 
 def _settled_count(server: Running) -> int:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from picopay import __version__
 from picopay.access import guards
@@ -48,13 +49,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False},
     )
     app.state.settings = settings or Settings()
-    for router in (charges.hot, charges.router, users.router, ledger.router, operations.router):
+    for router in (charges.router, users.router, ledger.router, operations.router):
         app.include_router(router)
     _add_docs(app)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Edge)
+    app.middleware_stack = Edge(app, app.build_middleware_stack(), charges.HOT)
     return app
+
+
+def server_app(settings: Settings) -> ASGIApp:
+    """What a server runs: the edge itself, past what the framework does before its own layers."""
+    edge = create_app(settings).middleware_stack
+    assert edge is not None
+    return edge
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The nouns of charging: what is asked, what is decided, what is kept."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from picopay.idempotency.model import KeyId, Operation
@@ -11,25 +11,29 @@ from picopay.ledger.model import AccountId, merchant_owner, user_owner
 
 
 class ChargeCommand(NamedTuple):
-    """`id` is minted before anything is written; `key` is the client's idempotency key."""
+    """`id` is minted before anything is written; `key` is the client's idempotency key.
+
+    The accounts and the key's identity follow from the rest; they are kept, since a batch asks
+    for them several times a charge.
+    """
 
     id: UUID
     merchant_id: str
     user_id: int
     money: Money
     key: str | None
+    payer: AccountId
+    merchant: AccountId
+    key_id: KeyId | None
 
-    @property
-    def payer(self) -> AccountId:
-        return AccountId(user_owner(self.user_id), self.money.currency)
-
-    @property
-    def merchant(self) -> AccountId:
-        return AccountId(merchant_owner(self.merchant_id), self.money.currency)
-
-    @property
-    def key_id(self) -> KeyId | None:
-        return KeyId(self.key, self.merchant_id, Operation.CHARGE) if self.key else None
+    @classmethod
+    def of(
+        cls, charge_id: UUID, merchant_id: str, user_id: int, money: Money, key: str | None
+    ) -> Self:
+        payer = AccountId(user_owner(user_id), money.currency)
+        merchant = AccountId(merchant_owner(merchant_id), money.currency)
+        key_id = KeyId(key, merchant_id, Operation.CHARGE) if key else None
+        return cls(charge_id, merchant_id, user_id, money, key, payer, merchant, key_id)
 
 
 class Charge(NamedTuple):

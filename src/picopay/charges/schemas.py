@@ -27,7 +27,7 @@ class ChargeIn(BaseModel):
     def to_command(self, caller: Caller, key: str | None) -> ChargeCommand:
         """Raises `Invalid` for an amount or currency that is not money."""
         money = Money.parse(self.amount, self.currency)
-        return ChargeCommand(new_id(), caller.merchant_id, self.user_id, money, key)
+        return ChargeCommand.of(new_id(), caller.merchant_id, self.user_id, money, key)
 
 
 class BatchItemIn(ChargeIn):

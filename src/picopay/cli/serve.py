@@ -15,14 +15,14 @@ from uuid import NAMESPACE_URL, uuid5
 
 import typer
 import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
+from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from picopay import __version__, schema
 from picopay.access import service as access
 from picopay.access.model import DEFAULT_MERCHANT
-from picopay.app import create_app
+from picopay.app import server_app
 from picopay.cli.context import CommandFailed, DataDir, err, prepared
 from picopay.embedded.servers import Servers
 from picopay.infra import logs, settings as env
@@ -127,6 +127,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         backlog=2048,
         timeout_keep_alive=65,
         timeout_graceful_shutdown=GRACE_SECONDS,
@@ -143,13 +144,13 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         Multiprocess(config, sockets=[listener]).run()
 
 
-def application() -> FastAPI:
+def application() -> ASGIApp:
     """The application of one server process."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
     if multiprocessing.parent_process() is not None:
         _die_with_parent()
-    return create_app(settings)
+    return server_app(settings)
 
 
 def _die_with_parent() -> None:

@@ -31,7 +31,7 @@ def spawn(
     """Start it in a session of its own, to be signalled by the kernel when we die."""
     output = open_log(log)
     try:
-        return subprocess.Popen(  # noqa: S603
+        return subprocess.Popen(  # noqa: S603  (programs that we found)
             command,
             stdin=stdin,
             stdout=output,
@@ -81,7 +81,7 @@ def command_of(pid: int) -> list[str]:
         except (FileNotFoundError, ProcessLookupError):
             return []
     asked = ["ps", "-o", "command=", "-p", str(pid)]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603  (ps)
     return answer.stdout.split(maxsplit=1)
 
 

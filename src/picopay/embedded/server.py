@@ -21,6 +21,7 @@ START_SECONDS_MAX = 110.0
 _HEALTHY_SECONDS = 10.0
 _RESTARTS_MAX = 5
 _BACKOFF_SECONDS = 0.1
+_RETRY_SECONDS = 0.1
 
 
 class Program(Protocol):
@@ -65,7 +66,7 @@ class Server:
                     f"{self._program.name} did not start, see {self._program.log}:"
                     f"{last_lines(self._program.log, log_start)}"
                 )
-            pause()
+            self._rest(_RETRY_SECONDS, pause)
 
     def tend(self, pause: Pause) -> None:
         """Restart it on the same port if it died, unless it keeps dying."""

@@ -108,17 +108,17 @@ def acquire(
     if len(os.fsencode(layout.root)) > PATH_BYTES_MAX:
         raise EmbeddedError(f"the path of the data directory is too long: {layout.root}")
     try:
-        return _acquire(layout, ephemeral, on_progress)
+        return _acquire(layout, on_progress, ephemeral=ephemeral)
     except OSError as error:
         raise EmbeddedError(f"cannot use the data directory {layout.root}: {error}") from error
 
 
-def _acquire(layout: Layout, ephemeral: bool, on_progress: Progress) -> Lease:  # noqa: FBT001
+def _acquire(layout: Layout, on_progress: Progress, *, ephemeral: bool) -> Lease:
     patience = _Patience(on_progress)
-    users = _enter(layout, ephemeral, patience)
+    users = _enter(layout, patience, ephemeral=ephemeral)
     starter = secrets.token_hex(8)
     try:
-        told = _await_servers(layout, ephemeral, starter, patience)
+        told = _await_servers(layout, starter, patience, ephemeral=ephemeral)
         keeper = Lock(layout.keeper_lock)
     except BaseException:
         users.close()  # not when the traceback that holds it is forgotten
@@ -128,13 +128,13 @@ def _acquire(layout: Layout, ephemeral: bool, on_progress: Progress) -> Lease:  
     return Lease(servers, users, keeper)
 
 
-def _await_servers(layout: Layout, ephemeral: bool, starter: str, patience: _Patience) -> Status:  # noqa: FBT001
+def _await_servers(layout: Layout, starter: str, patience: _Patience, *, ephemeral: bool) -> Status:
     keepers = 0
     while (told := read(layout.status)) is None:
         keeper = Lock(layout.keeper_lock)
         try:
             if keeper.try_exclusive():
-                _refuse_loss(layout, ephemeral)
+                _refuse_loss(layout, ephemeral=ephemeral)
                 _refuse_more(layout, keepers)
                 keepers += 1
                 patience.tell(f"starting PostgreSQL and Valkey in {layout.root}")
@@ -144,7 +144,7 @@ def _await_servers(layout: Layout, ephemeral: bool, starter: str, patience: _Pat
         patience.wait(f"PostgreSQL and Valkey in {layout.root}")
     if told.error:
         raise EmbeddedError(told.error)
-    _refuse_loss(layout, ephemeral)
+    _refuse_loss(layout, ephemeral=ephemeral)
     return told
 
 
@@ -156,11 +156,12 @@ def _refuse_more(layout: Layout, keepers: int) -> None:
         )
 
 
-def _enter(layout: Layout, ephemeral: bool, patience: _Patience) -> Lock:  # noqa: FBT001
+def _enter(layout: Layout, patience: _Patience, *, ephemeral: bool) -> Lock:
     """Become a user: hold the shared lock of a directory that nobody is deleting."""
     while True:
-        _make_directory(layout.root, layout.users_lock, may_be_deleted=ephemeral)
+        # Not found: deleted just now, between two of these steps.
         with contextlib.suppress(FileNotFoundError):
+            _make_directory(layout.root, layout.users_lock.name, may_be_deleted=ephemeral)
             users = Lock(layout.users_lock)
             if _join(users, layout):
                 return users
@@ -188,18 +189,22 @@ def _may_begin(layout: Layout) -> bool:
     return True
 
 
-def _make_directory(root: Path, users_lock: Path, *, may_be_deleted: bool) -> None:
-    """Refuse a directory with files of others; our first and last file is the users' lock."""
+def _make_directory(root: Path, users_lock: str, *, may_be_deleted: bool) -> None:
+    """Refuse a directory with files of others.
+
+    Our first file and our last is the users' lock, and the kernel lists a small directory at
+    one moment: a list without the lock is not one of ours half made or half deleted.
+    """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     harmless = set[str]() if may_be_deleted else {"lost+found"}
-    strangers = [path for path in root.iterdir() if path.name not in harmless and path.exists()]
-    if strangers and not users_lock.exists():
+    names = set(os.listdir(root))  # noqa: PTH208  (its names are what we want)
+    if users_lock not in names and names - harmless:
         raise EmbeddedError(
             f"{root} is not empty and not a data directory of PicoPay: choose an empty or new one"
         )
 
 
-def _refuse_loss(layout: Layout, ephemeral: bool) -> None:  # noqa: FBT001
+def _refuse_loss(layout: Layout, *, ephemeral: bool) -> None:
     if ephemeral and layout.holds_persistent_data():
         raise EmbeddedError(
             f"{layout.root} holds a database to keep, which an ephemeral run would delete: "
@@ -213,7 +218,7 @@ def _start_keeper(layout: Layout, locked: Lock, starter: str, mode: str) -> None
     arguments = [str(layout.root), str(locked.fd), starter, mode]
     log = open_log(layout.keeper_log)
     try:
-        subprocess.run(  # noqa: S603
+        subprocess.run(  # noqa: S603  (ourselves)
             [sys.executable, "-P", *module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,

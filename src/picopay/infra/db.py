@@ -169,6 +169,21 @@ class Db:
                 raise ConnectionLost(str(error)) from error
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Tx]:
+        """One moment of the whole database, read-only, for as long as a check takes."""
+        async with self._connection() as connection:
+            raw = await connection.get_raw_connection()
+            driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
+            await driver.execute(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;"
+                " SET LOCAL idle_in_transaction_session_timeout = 0"
+            )
+            try:
+                yield Tx(connection, driver)
+            finally:
+                await _roll_back(connection, driver)
+
+    @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
         try:
             connection = await self._engine.connect()

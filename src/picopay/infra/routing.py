@@ -6,10 +6,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
-from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
 
 from picopay.kernel.errors import Refused
 
@@ -65,21 +62,6 @@ CurrencyIn = Annotated[
     ),
 ]
 MoneyOut = Annotated[Decimal, WithJsonSchema({"type": "number", "examples": [900.00]})]
-
-
-class LeanRoute(APIRoute):
-    """A route whose endpoint is called with the request and answers with a response, directly.
-
-    For the hottest routes: FastAPI's solving of dependencies costs more than deciding a charge.
-    It still draws their documentation from the declaration.
-    """
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)
-            return
-        response = await self.endpoint(Request(scope, receive))
-        await response(scope, receive, send)
 
 
 def takes(model: type[BaseModel], *headers: dict[str, Any]) -> dict[str, Any]:

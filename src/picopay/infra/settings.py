@@ -4,10 +4,12 @@ import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import quote
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 # Values that stand in examples, compose files and tutorials, ours and other people's.
 PLACEHOLDERS = frozenset(
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
             if url is not None:
                 sqlalchemy_url(url)
         if self.redis_url is None and self.redis_host is not None:
-            password = f":{self.redis_password}@" if self.redis_password else ""
+            password = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
             self.redis_url = (
                 f"redis://{password}{self.redis_host}:{self.redis_port}/{self.redis_db}"
             )
@@ -110,7 +112,10 @@ class Settings(BaseSettings):
 
 def sqlalchemy_url(url: str) -> URL:
     """The URL for our driver, whatever driver it was written for; raises ValueError."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = URL.create("unreadable")
     if not parsed.drivername.startswith(("postgresql", "postgres")) or not parsed.database:
         raise ValueError("not a postgresql://user:password@host:port/database URL")
     query = dict(parsed.query)

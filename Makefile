@@ -1,0 +1,83 @@
+# The whole workflow; CI calls the same targets. Needs Python 3.11 or newer, pip and make.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+UV := .bootstrap/bin/uv
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+
+.PHONY: help setup setup-dev run test test-one check format migrate migration seed bench demo lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.run  ## install what running needs into .venv, and .venv/bin/picopay
+
+setup-dev: $(VENV)/.dev
+
+run: setup  ## start the API with its own PostgreSQL and Valkey (ARGS="--port 8001")
+	@exec $(BIN)/picopay serve $(ARGS)
+
+test: setup-dev  ## run every test (ARGS="-k replay")
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+test-one: setup-dev  ## run one test: make test-one T=tests/unit/kernel
+	$(BIN)/python -m pytest $(T)
+
+check: setup-dev  ## format, lint, types, import contracts, unit and tidy tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/tidy
+
+format: setup-dev  ## format, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+migrate: setup  ## bring the database schema up to date
+	$(BIN)/picopay migrate
+
+migration: setup-dev  ## draft a migration from the models: make migration M="what it does"
+	$(BIN)/python scripts/draft_migration.py "$(M)"
+
+seed: setup  ## user 1 with exactly 1000.00 USD
+	$(BIN)/python scripts/setup_test_user.py
+
+demo: setup  ## tell the story of exactly-once on the running server
+	$(BIN)/picopay demo
+
+bench: setup-dev  ## compare with the textbook implementation (needs wrk)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+lock: $(UV)  ## resolve the dependencies anew and write locks/
+	$(UV) lock --upgrade --quiet
+	$(UV) export --quiet --frozen --no-emit-project --no-header --no-dev --extra embedded --group build -o locks/run.txt
+	$(UV) export --quiet --frozen --no-emit-project --no-header --all-groups --extra embedded -o locks/dev.txt
+	@! grep -nE '^ *(--(extra-)?index-url|--find-links)|https?://' locks/run.txt locks/dev.txt
+
+clean:  ## remove environments and caches; data in .picopay stays
+	rm -rf $(VENV) .bootstrap .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
+
+# pip brings uv, into a folder of its own; uv makes the environment even where Python came
+# without ensurepip.
+$(UV): locks/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PicoPay needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	@rm -rf .bootstrap
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --target .bootstrap -r locks/uv.txt
+	@touch $(UV)
+
+$(VENV)/bin/python: $(UV)
+	@test -x $@ || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@touch -c $@
+
+$(VENV)/.run: locks/run.txt pyproject.toml $(VENV)/bin/python
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/run.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: locks/dev.txt $(VENV)/.run
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/dev.txt
+	@touch $@

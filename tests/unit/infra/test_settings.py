@@ -1,0 +1,162 @@
+"""Settings: the documented names, from the environment and `.env`, and nothing unclear accepted."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from picopay.infra.settings import Environment, Settings, sqlalchemy_url
+
+URL = "postgresql://app:secret@db.example:5433/pay"
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `.env`, and nothing of the machine's own environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("DATABASE_URL", URL, URL),
+        ("MIGRATION_DATABASE_URL", URL, URL),
+        ("DB_POOL_SIZE", "3", 3),
+        ("DB_MAX_OVERFLOW", "0", 0),
+        ("PICOPAY_DATA_DIR", "/var/lib/picopay", Path("/var/lib/picopay")),
+        ("PICOPAY_ENV", "production", Environment.PRODUCTION),
+        ("REDIS_URL", "redis://cache:6380/2", "redis://cache:6380/2"),
+        ("REDIS_HOST", "cache", "cache"),
+        ("REDIS_PORT", "6380", 6380),
+        ("REDIS_DB", "3", 3),
+        ("REDIS_PASSWORD", "hunter2", "hunter2"),
+        ("REDIS_TIMEOUT_MS", "75", 75),
+        ("APP_API_KEY", "pk_live_x", "pk_live_x"),
+        ("CACHE_TTL", "60", 60),
+        ("CHARGE_QUEUE_MAX", "5", 5),
+        ("LOG_LEVEL", "DEBUG", "DEBUG"),
+        ("LOG_FORMAT", "json", "json"),
+    ],
+)
+def test_each_setting_is_read_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object
+) -> None:
+    before = getattr(Settings(), name.lower())
+    monkeypatch.setenv(name, text)
+    assert getattr(Settings(), name.lower()) == value != before
+
+
+def test_settings_left_alone_have_the_documented_defaults() -> None:
+    settings = Settings()
+    assert settings.database_url is None
+    assert settings.redis_url is None
+    assert settings.app_api_key is None
+    assert settings.cache_ttl == 86_400
+    assert settings.charge_queue_max == 10_000
+    assert settings.redis_timeout_ms == 50
+    assert settings.redis_port == 6379
+    assert settings.picopay_data_dir == Path(".picopay")
+    assert settings.log_level == "INFO"
+
+
+def test_the_dotenv_file_is_read_below_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("CACHE_TTL=60\nREDIS_TIMEOUT_MS=75\nUNKNOWN=1\n")
+    monkeypatch.setenv("CACHE_TTL", "61")
+    settings = Settings()
+    assert (settings.cache_ttl, settings.redis_timeout_ms) == (61, 75)
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    default = getattr(Settings(), name)
+    monkeypatch.setenv(name.upper(), "")
+    assert getattr(Settings(), name) == default
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DATABASE_URL", "mysql://app@db/pay"),
+        ("DATABASE_URL", "postgresql://app@db"),
+        ("DATABASE_URL", "not a url"),
+        ("MIGRATION_DATABASE_URL", "sqlite:///pay.db"),
+        ("DB_POOL_SIZE", "1"),
+        ("DB_POOL_SIZE", "many"),
+        ("DB_MAX_OVERFLOW", "-1"),
+        ("PICOPAY_ENV", "staging"),
+        ("REDIS_PORT", "0"),
+        ("REDIS_PORT", "65536"),
+        ("REDIS_DB", "-1"),
+        ("REDIS_TIMEOUT_MS", "0"),
+        ("REDIS_TIMEOUT_MS", "5001"),
+        ("CACHE_TTL", "0"),
+        ("CHARGE_QUEUE_MAX", "0"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "postgresql",
+        "postgres",
+        "postgresql+asyncpg",
+        "postgresql+psycopg2",
+        "postgresql+psycopg",
+        "postgresql+pg8000",
+    ],
+)
+def test_any_driver_suffix_means_our_driver(scheme: str) -> None:
+    url = sqlalchemy_url(f"{scheme}://app:s%40cret@db.example:5433/pay")
+    assert url.drivername == "postgresql+asyncpg"
+    assert (url.username, url.password) == ("app", "s@cret")
+    assert (url.host, url.port, url.database) == ("db.example", 5433, "pay")
+
+
+def test_libpqs_sslmode_is_told_to_the_driver_in_its_own_words() -> None:
+    url = sqlalchemy_url(f"{URL}?sslmode=require&application_name=x")
+    assert dict(url.query) == {"ssl": "require", "application_name": "x"}
+
+
+def test_a_database_of_ones_own_means_production_unless_told_otherwise() -> None:
+    assert not Settings().production
+    assert Settings(database_url=URL).production
+    assert not Settings(database_url=URL, picopay_env=Environment.DEVELOPMENT).production
+
+
+def test_the_owner_is_the_app_unless_a_migration_url_is_given() -> None:
+    owner = "postgresql://owner@db.example/pay"
+    assert Settings(database_url=URL).owner_url == URL
+    assert Settings(database_url=URL, migration_database_url=owner).owner_url == owner
+
+
+def test_a_redis_host_and_its_companions_make_a_url() -> None:
+    assert Settings(redis_host="cache").redis_url == "redis://cache:6379/0"
+    settings = Settings(redis_host="cache", redis_port=6380, redis_db=2, redis_password="pw")
+    assert settings.redis_url == "redis://:pw@cache:6380/2"
+
+
+def test_a_redis_password_of_any_characters_reaches_redis() -> None:
+    settings = Settings(redis_host="cache", redis_password="p@ss/w:rd#%20?")
+    assert settings.redis_url is not None
+    given = Redis.from_url(settings.redis_url).connection_pool.connection_kwargs
+    assert (given["host"], given["password"]) == ("cache", "p@ss/w:rd#%20?")
+
+
+def test_a_redis_url_takes_precedence_over_the_host() -> None:
+    settings = Settings(redis_url="redis://one/1", redis_host="two")
+    assert settings.redis_url == "redis://one/1"
+
+
+def test_blanks_around_a_secret_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_API_KEY", " pk_live_x\n")
+    assert Settings().app_api_key == "pk_live_x"
