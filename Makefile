@@ -8,7 +8,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-dev run test test-one check format migrate migration seed bench demo lock clean
+.PHONY: help setup setup-dev run test test-one check format migrate migration seed bench demo docs lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ migration: setup-dev  ## draft a migration from the models: make migration M="wh
 
 seed: setup  ## user 1 with exactly 1000.00 USD
 	$(BIN)/python scripts/setup_test_user.py
+
+docs: setup-dev  ## write the reference pages from the code
+	$(BIN)/python scripts/write_reference.py
 
 demo: setup  ## tell the story of exactly-once on the running server
 	$(BIN)/picopay demo

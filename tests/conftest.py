@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ def stores(servers: Servers) -> Stores:
 
 
 @contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
+def _one_at_a_time(directory: Path) -> Generator[None]:
     with (directory / "template.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -15,7 +15,6 @@ PROBLEMS: Final = ("api-key-invalid", "scope-missing")
 SECURITY_SCHEME: Final = {"ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
 
 
-
 async def require(request: Request, scope: Scope) -> Caller:
     """The caller of a request with that scope. Raises `ApiKeyInvalid` or `ScopeMissing`."""
     texts = [value for name, value in request.scope["headers"] if name == b"x-api-key"]

@@ -1,6 +1,6 @@
 """API keys: who calls, and what he may do."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -20,6 +20,16 @@ class Caller(NamedTuple):
     key_id: UUID | None
     merchant_id: str
     scopes: frozenset[Scope]
+
+
+class KeyWanted(NamedTuple):
+    """What a new key is to be; without `expires_in` it lasts until it is revoked."""
+
+    name: str
+    merchant_id: str
+    scopes: frozenset[Scope]
+    live: bool
+    expires_in: timedelta | None = None
 
 
 class NewKey(NamedTuple):

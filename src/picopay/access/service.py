@@ -7,39 +7,23 @@ from uuid import UUID
 
 from picopay.access import rules, store
 from picopay.access.errors import ApiKeyNotFound
-from picopay.access.model import ApiKey, Caller, NewKey, Scope
+from picopay.access.model import ApiKey, Caller, KeyWanted, NewKey
 from picopay.infra.db import Db, Tx
 from picopay.infra.ids import new_id
 
 
-async def create(
-    db: Db,
-    name: str,
-    merchant_id: str,
-    scopes: Collection[Scope],
-    *,
-    live: bool,
-    expires_in: timedelta | None = None,
-) -> tuple[ApiKey, str]:
+async def create(db: Db, wanted: KeyWanted) -> tuple[ApiKey, str]:
     """The new key and its text, which is never to be had again."""
     async with db.begin() as tx:
-        return await _insert(tx, name, merchant_id, scopes, live=live, expires_in=expires_in)
+        return await _insert(tx, wanted)
 
 
-async def _insert(
-    tx: Tx,
-    name: str,
-    merchant_id: str,
-    scopes: Collection[Scope],
-    *,
-    live: bool,
-    expires_in: timedelta | None,
-) -> tuple[ApiKey, str]:
-    text = rules.mint(secrets.token_bytes(rules.SECRET_BYTES), live=live)
+async def _insert(tx: Tx, wanted: KeyWanted) -> tuple[ApiKey, str]:
+    text = rules.mint(secrets.token_bytes(rules.SECRET_BYTES), live=wanted.live)
     digest = rules.digest(await store.pepper(tx), text)
     prefix = text[: rules.SHOWN_CHARS]
-    key = NewKey(new_id(), name, merchant_id, frozenset(scopes), prefix, digest)
-    await store.insert_key(tx, key, expires_in)
+    key = NewKey(new_id(), wanted.name, wanted.merchant_id, wanted.scopes, prefix, digest)
+    await store.insert_key(tx, key, wanted.expires_in)
     (stored,) = await store.select_keys(tx, key.id)
     return stored, text
 
@@ -69,8 +53,7 @@ async def roll(db: Db, key_id: UUID, overlap: timedelta, *, live: bool) -> tuple
         if old.revoked_at is not None:
             raise ApiKeyNotFound(f"key {key_id} has been revoked")
         await store.mark_expiring(tx, key_id, overlap)
-        successor = (old.name, old.merchant_id, old.scopes)
-        return await _insert(tx, *successor, live=live, expires_in=None)
+        return await _insert(tx, KeyWanted(old.name, old.merchant_id, old.scopes, live))
 
 
 async def _find(tx: Tx, key_id: UUID) -> ApiKey:

@@ -32,8 +32,8 @@ async def select_callers(tx: Tx, digests: Collection[bytes]) -> dict[bytes, Call
     columns = (ApiKeys.digest, ApiKeys.id, ApiKeys.merchant_id, ApiKeys.scopes)
     query = select(*columns).where(ApiKeys.digest.in_(digests), *_ACTIVE)
     return {
-        digest: Caller(key_id, merchant_id, frozenset(map(Scope, scopes)))
-        for digest, key_id, merchant_id, scopes in await tx.execute(query)
+        row.digest: Caller(row.id, row.merchant_id, frozenset(map(Scope, row.scopes)))
+        for row in await tx.execute(query)
     }
 
 
@@ -73,6 +73,7 @@ async def save_uses(tx: Tx, key_ids: Collection[UUID]) -> None:
     statement = insert(ApiKeyUses).values(rows)
     await tx.execute(
         statement.on_conflict_do_update(
-            index_elements=[ApiKeyUses.key_id], set_={"last_used_at": statement.excluded.last_used_at}
+            index_elements=[ApiKeyUses.key_id],
+            set_={"last_used_at": statement.excluded.last_used_at},
         )
     )

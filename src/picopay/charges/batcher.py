@@ -181,7 +181,7 @@ class Batcher:
             outcomes = await self._commit(commands, wait=wait)
         except Refused as refused:
             outcomes = [Declined(refused)] * len(commands)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, its callers must be answered
             if wait and sqlstate(error) == LOCK_NOT_AVAILABLE:
                 reason: Refused = Overloaded("the account is locked elsewhere")
             elif len(commands) == 1 and sqlstate(error) != LOCK_NOT_AVAILABLE:

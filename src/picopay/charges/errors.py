@@ -21,7 +21,7 @@ class OutcomeUnknown(Refused):
 
 
 class ChargeFailed(Refused):
-    """This one charge cannot be processed, for a reason of ours; it was not made."""
+    """The one charge cannot be processed, for a reason of ours; it was not made."""
 
     code = "internal-error"
 

@@ -100,9 +100,7 @@ def _log(command: ChargeCommand, decision: Decision) -> None:
         case Approved(charge):
             log.info("charge.succeeded", transaction_id=str(charge.id), user_id=charge.user_id)
         case Replayed(charge):
-            log.info(
-                "charge.replayed", idempotency_key=charge.key, transaction_id=str(charge.id)
-            )
+            log.info("charge.replayed", idempotency_key=charge.key, transaction_id=str(charge.id))
         case Declined(reason) if reason.code == "insufficient-balance":
             log.info(
                 "charge.insufficient_balance",

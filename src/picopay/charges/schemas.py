@@ -117,7 +117,7 @@ class ChargePageOut:
 
 @dataclass(frozen=True, slots=True)
 class BatchResultOut:
-    """`transaction` and `new_balance` of a charge that stands, or `problem` of one that does not."""
+    """`transaction` and `new_balance` of a charge that stands, or else its `problem`."""
 
     status: Literal["success", "replayed", "declined", "rejected"]
     transaction: TransactionOut | None = None

@@ -1,7 +1,7 @@
 """Use cases of charging: commit a batch, look charges up."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -26,7 +26,7 @@ from picopay.infra import metrics
 from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable, Db, Tx
 from picopay.infra.logs import log
 from picopay.ledger import service as ledger
-from picopay.ledger.model import user_id_of
+from picopay.ledger.model import AccountId, user_id_of
 from picopay.ledger.rules import Book
 from picopay.users import service as users
 
@@ -111,7 +111,7 @@ async def _write(tx: Tx, book: Book, decisions: Sequence[Decision]) -> None:
 
 
 def _in_order(
-    commands: Sequence[ChargeCommand], busy: set, decisions: Sequence[Decision]
+    commands: Sequence[ChargeCommand], busy: Collection[AccountId], decisions: Sequence[Decision]
 ) -> list[Outcome]:
     if not busy:
         return list(decisions)

@@ -41,7 +41,9 @@ async def insert_many(tx: Tx, charges: Sequence[Charge]) -> None:
     await tx.driver.execute(_INSERT, *zip(*rows, strict=True))
 
 
-async def select_by_ids(tx: Tx, merchant_ids: Collection[str], ids: Collection[UUID]) -> list[Charge]:
+async def select_by_ids(
+    tx: Tx, merchant_ids: Collection[str], ids: Collection[UUID]
+) -> list[Charge]:
     query = _charges().where(Charges.merchant_id.in_(merchant_ids), Charges.id.in_(ids))
     return [_listed(row).charge for row in await tx.execute(query)]
 
@@ -52,9 +54,7 @@ async def select_charge(tx: Tx, merchant_id: str, charge_id: UUID) -> ListedChar
     return _listed(row) if row else None
 
 
-async def select_page(
-    tx: Tx, merchant_id: str, wanted: Filter, limit: int
-) -> list[ListedCharge]:
+async def select_page(tx: Tx, merchant_id: str, wanted: Filter, limit: int) -> list[ListedCharge]:
     """Newest first, by id: a UUIDv7 begins with its time."""
     query = _charges().where(Charges.merchant_id == merchant_id)
     if wanted.user_id is not None:

@@ -35,7 +35,7 @@ def bench(
     seconds: Annotated[int, typer.Option(min=1, max=600)] = 10,
     users: Annotated[int, typer.Option(min=1, max=10_000, help="1: all hit one account.")] = 100,
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """Charge as fast as the server answers; then prove that every balance is exact.
 
@@ -81,7 +81,7 @@ async def _charge(
             sent = perf_counter()
             status, answer, _ = await call(session, "/charge", body, str(uuid4()))
             run.latencies_ms.append((perf_counter() - sent) * 1000)
-            if status == 200:  # noqa: PLR2004 - the status is its own name
+            if status == 200:
                 run.charged += 1
             else:
                 code = str(answer.get("code", status))

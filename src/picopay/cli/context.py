@@ -5,7 +5,7 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -45,7 +45,9 @@ def load_settings() -> Settings:
 
 
 @contextmanager
-def prepared(data_dir: Path | None, *, ephemeral: bool = False) -> Iterator[tuple[Settings, Servers | None]]:
+def prepared(
+    data_dir: Path | None, *, ephemeral: bool = False
+) -> Generator[tuple[Settings, Servers | None]]:
     """Settings that name a database with a current schema.
 
     Without `DATABASE_URL` the embedded servers of the data directory are used, started if need
@@ -86,7 +88,7 @@ def _embedded(settings: Settings, lease: Lease) -> Settings:
 
 
 def _kept_api_key(data_dir: Path) -> str:
-    """The development key of this data directory: made once, so that a copied curl keeps working."""
+    """The data directory's development key: made once, so that a copied curl keeps working."""
     path = data_dir / "api_key"
     if not path.exists():
         path.touch(mode=0o600)

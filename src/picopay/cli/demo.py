@@ -71,7 +71,7 @@ def _say(line: str) -> None:
     _console.print(f"\n[bold]{line}[/bold]")
 
 
-def _expect(holds: bool, told: str) -> None:  # noqa: FBT001 - an assertion for a person
+def _expect(holds: bool, told: str) -> None:
     if not holds:
         raise CommandFailed(f"not as promised: {told}")
     _console.print(f"  [green]✓[/green] {told}")

@@ -1,6 +1,6 @@
 """What `demo` and `bench` share: a client of a running server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ def api_key(given: str | None, data_dir: Path | None) -> str:
 
 
 @asynccontextmanager
-async def client(url: str, key: str, connections: int) -> AsyncIterator[aiohttp.ClientSession]:
+async def client(url: str, key: str, connections: int) -> AsyncGenerator[aiohttp.ClientSession]:
     """Raises `CommandFailed` when nobody answers at the URL."""
     connector = aiohttp.TCPConnector(limit=connections)
     timeout = aiohttp.ClientTimeout(total=60)

@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from picopay.access import service
-from picopay.access.model import DEFAULT_MERCHANT, ApiKey, Scope
+from picopay.access.model import DEFAULT_MERCHANT, ApiKey, KeyWanted, Scope
 from picopay.cli.context import AsJson, DataDir, load_settings, show_json, with_db
-from picopay.infra.db import Db
 
 app = typer.Typer(help="API keys. A key is shown once.", no_args_is_help=True)
 
@@ -25,7 +24,7 @@ def create(
     scope: Annotated[list[Scope] | None, typer.Option(help="Repeatable; default: all.")] = None,
     expires_in: Annotated[int | None, typer.Option(metavar="DAYS", min=1)] = None,
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """Create a key and show it, this once.
 
@@ -33,18 +32,14 @@ def create(
     """
     expires = None if expires_in is None else timedelta(days=expires_in)
     live = load_settings().production
-
-    async def work(db: Db) -> tuple[ApiKey, str]:
-        scopes = frozenset(scope or Scope)
-        return await service.create(db, name, merchant, scopes, live=live, expires_in=expires)
-
-    _print_new(*with_db(data_dir, work), as_json=as_json)
+    wanted = KeyWanted(name, merchant, frozenset(scope or Scope), live, expires)
+    _print_new(*with_db(data_dir, lambda db: service.create(db, wanted)), as_json=as_json)
 
 
 @app.command(name="list")
 def list_(
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """All keys, with when each was last used (to the minute).
 
@@ -79,7 +74,7 @@ def roll(
     key_id: KeyId,
     overlap: Annotated[int, typer.Option(metavar="HOURS", min=0, help="Both keys work.")] = 24,
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """Replace a key: the successor works at once, the old one for `--overlap` hours more.
 
@@ -94,7 +89,8 @@ def _print_new(key: ApiKey, text: str, *, as_json: bool) -> None:
     if as_json:
         show_json({**_shown(key), "key": text})
         return
-    print(f"{text}\n\nid {key.id}, merchant {key.merchant_id}, scopes {sorted(key.scopes)}.")
+    scopes = ", ".join(sorted(key.scopes))
+    print(f"{text}\n\nid {key.id}, merchant {key.merchant_id}, scopes {scopes}.")
     print("Keep it now: it is not stored, and cannot be shown again.")
 
 

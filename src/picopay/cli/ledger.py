@@ -1,6 +1,6 @@
 """`picopay ledger check`: every slice's invariants, in one snapshot."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,7 +35,7 @@ def _ledger() -> None: ...
 @app.command()
 def check(
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """Verify every invariant, on a live system too; exit 1 and name the drift if one is broken.
 
@@ -71,7 +71,7 @@ async def _verify(tx: Tx, invariant: Invariant, progress: Progress) -> Report:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress() -> Generator[Progress]:
     """On standard error, and only for a person."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:

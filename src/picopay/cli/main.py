@@ -29,7 +29,7 @@ app.command()(bench.bench)
 app.command()(openapi.openapi)
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 - typer's form of a flag
+def _version(value: bool) -> None:
     if value:
         print(f"picopay {__version__}")
         raise typer.Exit
@@ -37,7 +37,7 @@ def _version(value: bool) -> None:  # noqa: FBT001 - typer's form of a flag
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(  # noqa: FBT001 - typer's form of a flag
+    version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
 ) -> None: ...

@@ -10,7 +10,7 @@ from picopay.cli.context import CommandFailed, DataDir, load_settings, prepared
 
 
 def migrate(
-    check: Annotated[bool, typer.Option("--check", help="Exit 1 unless it is current.")] = False,  # noqa: FBT002 - typer's form of a flag
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 unless it is current.")] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Bring the database schema up to date, as the owner of the schema.

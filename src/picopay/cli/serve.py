@@ -1,13 +1,11 @@
 """`picopay serve`: the API, on servers of its own unless told of others."""
 
 import asyncio
-import ctypes
 import multiprocessing
 import signal
 import socket
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -24,8 +22,10 @@ from picopay.access import service as access
 from picopay.access.model import DEFAULT_MERCHANT
 from picopay.app import server_app
 from picopay.cli.context import CommandFailed, DataDir, err, prepared
+from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
-from picopay.infra import logs, settings as env
+from picopay.infra import logs
+from picopay.infra import settings as env
 from picopay.infra.db import Db
 from picopay.infra.settings import PLACEHOLDERS, Settings
 from picopay.kernel.money import Money
@@ -36,7 +36,6 @@ GRACE_SECONDS: Final = 30
 DEMO_USER: Final = 1
 DEMO_MONEY: Final = Money(100_000, "USD")
 _DEMO_DEPOSIT: Final = uuid5(NAMESPACE_URL, "picopay/demo-deposit")
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def serve(
@@ -46,7 +45,7 @@ def serve(
     data_dir: DataDir = None,
     ephemeral: Annotated[
         bool, typer.Option("--ephemeral", help="Delete the data at the end.")
-    ] = False,  # noqa: FBT002 - typer's form of a flag
+    ] = False,
 ) -> None:
     """Run the API. Without `DATABASE_URL` it brings its own PostgreSQL and Valkey.
 
@@ -101,7 +100,7 @@ async def _refuse_unsafe(settings: Settings, db: Db) -> None:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def _listening(host: str, port: int) -> Generator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -140,7 +139,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
             raise CommandFailed("the server could not start; the log says why")
         return
     with tempfile.TemporaryDirectory(prefix="picopay-metrics-") as directory:
-        env.multiprocess_metrics(Path(directory))
+        env.share_metrics(Path(directory))
         Multiprocess(config, sockets=[listener]).run()
 
 
@@ -148,15 +147,11 @@ def application() -> ASGIApp:
     """The application of one server process."""
     settings = Settings()
     logs.configure(settings.log_level, settings.log_format)
-    if multiprocessing.parent_process() is not None:
-        _die_with_parent()
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None and supervisor.pid is not None:
+        # A server process whose supervisor was killed would go on serving unsupervised.
+        die_with_parent(signal.SIGTERM, supervisor.pid)
     return server_app(settings)
-
-
-def _die_with_parent() -> None:
-    """On Linux, a server process ends when its supervisor is killed, and serves no stale port."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _banner(settings: Settings, servers: Servers | None, listener: socket.socket) -> None:

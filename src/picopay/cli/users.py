@@ -28,7 +28,7 @@ def create(
         tuple[str, str] | None, typer.Option(metavar="AMOUNT CURRENCY", help="A first deposit.")
     ] = None,
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """Create a user; creating one that exists is no error.
 
@@ -52,7 +52,7 @@ def deposit_(
     currency: str,
     key: KeyOption = None,
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """Deposit money from outside.
 
@@ -71,7 +71,7 @@ def deposit_(
 def show(
     user_id: UserId,
     data_dir: DataDir = None,
-    as_json: AsJson = False,  # noqa: FBT002 - typer's form of a flag
+    as_json: AsJson = False,
 ) -> None:
     """A user's balances.
 

@@ -80,8 +80,13 @@ def prepare_child(account: Account | None, death_signal: int, parent: int) -> No
     # A signal that comes before the program has its own handlers must end it, not vanish in ours.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    # Last, because a change of credentials clears it.
+    die_with_parent(death_signal, parent)
+
+
+def die_with_parent(death_signal: int, parent: int) -> None:
+    """On Linux, have this process sent the signal when its parent ends, however it ends."""
     if _linux:
-        # Last, because a change of credentials clears it.
         _check(_libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0))
     if os.getppid() != parent:
         os._exit(1)

@@ -98,7 +98,7 @@ class ReplayCache:
 
 
 def _answer(
-    asked: Mapping[str, "asyncio.Future[bytes | None]"], values: Sequence[bytes | None]
+    asked: Mapping[str, "asyncio.Future[bytes | None]"], values: Sequence[bytes | str | None]
 ) -> None:
     for (name, future), value in zip(asked.items(), values, strict=True):
         if not future.done():
@@ -109,8 +109,8 @@ def _digest(name: str, payload: bytes) -> bytes:
     return blake2b(payload, digest_size=_DIGEST_BYTES, key=blake2b(name.encode()).digest()).digest()
 
 
-def _checked(name: str, value: bytes | None) -> bytes | None:
-    if value is None:
+def _checked(name: str, value: bytes | str | None) -> bytes | None:
+    if not isinstance(value, bytes):
         return None
     digest, payload = value[:_DIGEST_BYTES], value[_DIGEST_BYTES:]
     return payload if digest == _digest(name, payload) else None

@@ -5,7 +5,7 @@ that takes `tx` joins its caller's, and nobody else writes BEGIN, COMMIT or ROLL
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -114,7 +114,7 @@ class Db:
         return self._engine
 
     @asynccontextmanager
-    async def begin(self, *, lock_timeout_ms: int | None = None) -> AsyncIterator[Tx]:
+    async def begin(self, *, lock_timeout_ms: int | None = None) -> AsyncGenerator[Tx]:
         """One READ COMMITTED transaction: commits at the end, rolls back on any exception.
 
         Raises `DatabaseUnavailable` when no connection can be had, `ConnectionLost` or
@@ -154,7 +154,7 @@ class Db:
         await self._engine.dispose(close=False)
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Tx]:
+    async def read(self) -> AsyncGenerator[Tx]:
         """A connection for single read-only statements: no BEGIN, no COMMIT, two trips saved."""
         async with self._connection() as connection:
             raw = await connection.get_raw_connection()
@@ -169,7 +169,7 @@ class Db:
                 raise ConnectionLost(str(error)) from error
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Tx]:
+    async def snapshot(self) -> AsyncGenerator[Tx]:
         """One moment of the whole database, read-only, for as long as a check takes."""
         async with self._connection() as connection:
             raw = await connection.get_raw_connection()
@@ -184,7 +184,7 @@ class Db:
                 await _roll_back(connection, driver)
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
         try:
             connection = await self._engine.connect()
         except (OSError, TimeoutError, OperationalError, DBAPIError) as error:
@@ -219,7 +219,7 @@ class Db:
             return await tx.driver.fetchval("SELECT true") is True
 
     async def identity(self, pepper: bytes) -> str:
-        """This database and no other, nor itself after a restore to an earlier point in time."""
+        """Tells the database from every other, and from itself as restored to an earlier time."""
         async with self.read() as tx:
             timeline = await tx.driver.fetchval("SELECT timeline_id FROM pg_control_checkpoint()")
         return f"{sha256(pepper).hexdigest()[:16]}-{timeline}"

@@ -16,6 +16,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from picopay.infra.settings import shares_metrics
+
 LATENCY_BUCKETS_SECONDS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1),
     *(0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
@@ -80,11 +82,7 @@ http_requests = Counter("http_requests_total", "Answered requests.", ["method", 
 def page() -> tuple[bytes, str]:
     """The metrics of all processes in Prometheus' text format, with its content type."""
     registry = REGISTRY
-    if _multiprocess():
+    if shares_metrics():
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
     return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-def _multiprocess() -> bool:
-    return type(charge_succeeded._value).__name__ == "MmapedValue"  # noqa: SLF001  # pyright: ignore

@@ -56,7 +56,7 @@ def document(refused: Refused, request_id: str | None = None) -> dict[str, objec
 
 
 def response(refused: Refused) -> Response:
-    headers = {}
+    headers: dict[str, str] = {}
     if refused.code in _RETRY_AFTER_SECONDS:
         headers["Retry-After"] = _RETRY_AFTER_SECONDS[refused.code]
     if refused.code == "api-key-invalid":

@@ -26,7 +26,7 @@ class Fast:
     """Calls to Redis that give up after `budget_seconds` and then leave it alone for a while."""
 
     def __init__(self, url: str, *, budget_seconds: float) -> None:
-        self._redis = Redis.from_url(
+        self._redis: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its own **kwargs
             url,
             socket_timeout=budget_seconds,
             socket_connect_timeout=budget_seconds,

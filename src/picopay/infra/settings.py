@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import quote
 
 from pydantic import Field, StringConstraints, model_validator
@@ -27,6 +27,8 @@ PLACEHOLDERS = frozenset(
     }
 )
 
+_NO_URL: Final = "not a postgresql://user:password@host:port/database URL"
+
 Secret = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
@@ -39,51 +41,63 @@ class Settings(BaseSettings):
     """An empty variable counts as unset. `docs/reference/settings.md` is made from these fields."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", case_sensitive=False
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        case_sensitive=False,
+        hide_input_in_errors=True,  # it holds passwords
     )
 
     database_url: str | None = Field(
-        None,
+        default=None,
         description="`postgresql://user:password@host:port/database`; any driver suffix is "
         "accepted. Unset: an embedded PostgreSQL under the data directory.",
     )
     migration_database_url: str | None = Field(
-        None, description="The schema owner's URL, for migrations. Default: `DATABASE_URL`."
+        default=None, description="The schema owner's URL, for migrations. Default: `DATABASE_URL`."
     )
-    db_pool_size: int = Field(10, ge=2, description="Connections kept open, per process.")
-    db_max_overflow: int = Field(20, ge=0, description="Further connections under load.")
+    db_pool_size: int = Field(default=10, ge=2, description="Connections kept open, per process.")
+    db_max_overflow: int = Field(default=20, ge=0, description="Further connections under load.")
     picopay_data_dir: Path = Field(
-        Path(".picopay"), description="Where the embedded servers keep their data."
+        default=Path(".picopay"), description="Where the embedded servers keep their data."
     )
     picopay_env: Environment | None = Field(
-        None,
+        default=None,
         description="`development` (default with embedded servers) or `production` (default with "
         "`DATABASE_URL`), which refuses to start with unsafe settings.",
     )
     redis_url: str | None = Field(
-        None, description="`redis://…`. Takes precedence over `REDIS_HOST` and its companions."
+        default=None,
+        description="`redis://…`. Takes precedence over `REDIS_HOST` and its companions.",
     )
-    redis_host: str | None = Field(None, description="Redis or Valkey host.")
-    redis_port: int = Field(6379, ge=1, le=65535, description="Its port.")
-    redis_db: int = Field(0, ge=0, description="Its database number.")
-    redis_password: Secret | None = Field(None, description="Its password.")
+    redis_host: str | None = Field(default=None, description="Redis or Valkey host.")
+    redis_port: int = Field(default=6379, ge=1, le=65535, description="Its port.")
+    redis_db: int = Field(default=0, ge=0, description="Its database number.")
+    redis_password: Secret | None = Field(default=None, description="Its password.")
     redis_timeout_ms: int = Field(
-        50, ge=1, le=5000, description="What a request waits for Redis at most; then without it."
+        default=50,
+        ge=1,
+        le=5000,
+        description="What a request waits for Redis at most; then without it.",
     )
     app_api_key: Secret | None = Field(
-        None,
+        default=None,
         description="Bootstrap API key with every scope. Unset in development with embedded "
         "servers: one is generated and kept in the data directory.",
     )
-    cache_ttl: int = Field(86_400, ge=1, description="Seconds for which Redis keeps a replay.")
+    cache_ttl: int = Field(
+        default=86_400, ge=1, description="Seconds for which Redis keeps a replay."
+    )
     charge_queue_max: int = Field(
-        10_000, ge=1, description="Charges waiting, per process; beyond it 503 `overloaded`."
+        default=10_000,
+        ge=1,
+        description="Charges waiting, per process; beyond it 503 `overloaded`.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe log line that is written."
+        default="INFO", description="Least severe log line that is written."
     )
     log_format: Literal["console", "json"] | None = Field(
-        None, description="`console` on a terminal, else `json`."
+        default=None, description="`console` on a terminal, else `json`."
     )
 
     @model_validator(mode="after")
@@ -115,9 +129,9 @@ def sqlalchemy_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError:
-        parsed = URL.create("unreadable")
+        raise ValueError(_NO_URL) from None
     if not parsed.drivername.startswith(("postgresql", "postgres")) or not parsed.database:
-        raise ValueError("not a postgresql://user:password@host:port/database URL")
+        raise ValueError(_NO_URL)
     query = dict(parsed.query)
     if "sslmode" in query:  # libpq's name; asyncpg calls it ssl
         query["ssl"] = query.pop("sslmode")
@@ -130,9 +144,13 @@ def export(settings: Settings) -> None:
         os.environ[name.upper()] = str(value)
 
 
-def multiprocess_metrics(directory: Path | None) -> None:
+_METRICS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def share_metrics(directory: Path) -> None:
     """Where prometheus-client's processes share their counters; it reads only the environment."""
-    if directory is None:
-        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    else:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(directory)
+    os.environ[_METRICS_DIR] = str(directory)
+
+
+def shares_metrics() -> bool:
+    return _METRICS_DIR in os.environ

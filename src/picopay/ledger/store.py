@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, select, true, tuple_
-from sqlalchemy import Table as SqlTable
 from sqlalchemy.dialects.postgresql import insert
 
 from picopay.infra.db import Tx
@@ -80,11 +79,13 @@ async def write(
         for before, a in changed
     ]
     rows = [
-        (move.debit.owner, move.id, move.credit.owner, move.debit.currency, move.minor, move.kind)
-        + posting[1:]
+        (
+            move.debit.owner, move.id, move.credit.owner, move.debit.currency, move.minor,
+            move.kind, *posting[1:],
+        )
         for posting in postings
         for move in (posting.move,)
-    ]
+    ]  # fmt: skip
     columns = [*zip(*totals, strict=True), *zip(*rows, strict=True)]
     counts = await tx.driver.fetchrow(_WRITE, *columns)
     assert counts is not None
@@ -107,13 +108,13 @@ def _posting(row: Row[Any]) -> Posting:
 
 
 async def select_accounts(tx: Tx, owner: str) -> list[Account]:
-    query = select(Accounts).where(Accounts.owner == owner).order_by(Accounts.currency)
+    query = select(Accounts.__table__).where(Accounts.owner == owner).order_by(Accounts.currency)
     return [
         Account(
             AccountId(row.owner, row.currency), row.may_overdraw, row.debits, row.credits,
             row.version,
         )
-        for row in await tx.execute(query.with_only_columns(*_table(Accounts).c))
+        for row in await tx.execute(query)
     ]  # fmt: skip
 
 
@@ -123,8 +124,9 @@ async def select_entries(
     """The account's entries, newest first: one index range for each side, merged."""
     debit = select(
         Postings.id, Postings.kind, Postings.credit_owner.label("counterparty"),
-        Postings.currency, (-Postings.amount).label("minor"), Postings.debit_balance.label("balance_after"),
-        Postings.debit_version.label("version"), Postings.created_at,
+        Postings.currency, (-Postings.amount).label("minor"),
+        Postings.debit_balance.label("balance_after"), Postings.debit_version.label("version"),
+        Postings.created_at,
     ).where(Postings.debit_owner == account_id.owner)  # fmt: skip
     credit = select(
         Postings.id, Postings.kind, Postings.debit_owner,
@@ -146,11 +148,3 @@ async def select_entries(
     merged = sides[0].union_all(sides[1]).subquery()
     query = select(merged).order_by(merged.c.version.desc()).limit(limit)
     return [Entry(*row) for row in await tx.execute(query)]
-
-
-def _table(model: type[Accounts]) -> SqlTable:
-    table = model.__table__
-    assert isinstance(table, SqlTable)
-    return table
-
-

@@ -5,9 +5,7 @@ from alembic import context
 from picopay import schema
 from picopay.infra.db import Base
 
-assert schema.SLICES  # their tables stand in Base.metadata
-context.configure(
-    connection=context.config.attributes["connection"], target_metadata=Base.metadata
-)
+assert len(schema.SLICES) > 0, "their tables stand in Base.metadata"
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 with context.begin_transaction():
     context.run_migrations()

@@ -7,7 +7,6 @@ from uuid import UUID
 from picopay.kernel.money import Money
 
 
-
 class User(NamedTuple):
     id: int
     created_at: datetime

@@ -104,6 +104,13 @@ def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text
         Settings()
 
 
+def test_a_refusal_does_not_repeat_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://app:hunter2@db/pay")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "scheme",
     [

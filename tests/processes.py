@@ -1,0 +1,201 @@
+"""Real `picopay serve` processes: started on a data directory, and stopped or killed by their pid."""
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.embedded.world import World, wait_until
+
+from picopay.embedded import status
+
+API_KEY = "test-key-with-every-scope"
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 45.0
+PICOPAY = Path(sys.executable).with_name("picopay")
+
+# Becomes the program, which then ends with us however we end: 1 is PR_SET_PDEATHSIG.
+_SHIM = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class Server:
+    """One `picopay serve`, on a port that it keeps when it is started again."""
+
+    def __init__(
+        self, data_dir: Path, *, workers: int = 1, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = data_dir.parent / f"serve-{self.port}.log"
+        self._workers = workers
+        self._data_dir = data_dir
+        self._environment = environment or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "not started"
+        return self._process
+
+    def start(self, environment: Mapping[str, str] | None = None) -> Self:
+        """Start it and wait until it serves; `environment` is for this start alone."""
+        command = [
+            *(PICOPAY, "serve", "--port", str(self.port), "--workers", str(self._workers)),
+            *("--data-dir", self._data_dir),
+        ]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-ISc", _SHIM, *command],
+                env=clean_environment() | self._environment | (environment or {}),
+                cwd=self._data_dir.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self.is_healthy():
+            assert self.process.poll() is None, f"ended at its start: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"did not start: {self.log.read_text()}"
+            time.sleep(0.02)
+        return self
+
+    def is_healthy(self) -> bool:
+        try:
+            return get(self.port, "/health")[0] == 200
+        except OSError:
+            return False
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait for its end; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS_MAX)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def pids(self) -> set[int]:
+        """The process and all that descend from it."""
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (parent := _parent(int(entry.name))):
+                children.setdefault(parent, []).append(int(entry.name))
+        found = [self.process.pid]
+        for pid in found:
+            found.extend(children.get(pid, []))
+        return set(found)
+
+
+class Site:
+    """A data directory of a test's own, and the servers that use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = World(folder / "data")
+        self.data_dir = self.world.data_dir
+        self._servers: list[Server] = []
+
+    def serve(self, *, workers: int = 1, environment: Mapping[str, str] | None = None) -> Server:
+        server = Server(self.data_dir, workers=workers, environment=environment)
+        self._servers.append(server)
+        return server.start()
+
+    @property
+    def database_url(self) -> str:
+        return self._told().database_url
+
+    @property
+    def redis_url(self) -> str:
+        return self._told().redis_url
+
+    def _told(self) -> status.Status:
+        told = status.read(self.data_dir / "servers.json")
+        assert told is not None, "nobody uses the data directory"
+        return told
+
+    def everything(self) -> set[int]:
+        """All pids of this site: serve and its processes, keeper, PostgreSQL and Valkey."""
+        serving = [s.pids() for s in self._servers if s.process.poll() is None]
+        return self.world.processes().union(*serving)
+
+    def close(self) -> None:
+        for server in self._servers:
+            if server.process.poll() is None:
+                server.process.terminate()
+        for server in self._servers:
+            try:
+                server.process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                server.kill()
+        self.world.clean_up()
+        wait_until(lambda: not self.world.processes())
+
+
+def clean_environment() -> dict[str, str]:
+    """Nothing of the machine that runs the tests changes the server."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return kept | {"APP_API_KEY": API_KEY, "LOG_LEVEL": "WARNING", "LOG_FORMAT": "json"}
+
+
+def ledger_check(data_dir: Path) -> dict[str, Any]:
+    """What `picopay ledger check` reports; it must have found nothing wrong."""
+    answer = subprocess.run(
+        [PICOPAY, "ledger", "check", "--json", "--data-dir", data_dir],
+        env=clean_environment(),
+        cwd=data_dir.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    report: dict[str, Any] = json.loads(answer.stdout)
+    assert report["clean"] is True, report
+    return report
+
+
+def get(port: int, path: str, *, timeout_seconds: float = 5) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def metric(port: int, name: str) -> float:
+    """A sample of /metrics by its full name, labels included; 0 when it is not there."""
+    for line in get(port, "/metrics")[1].splitlines():
+        if line.startswith(name + " "):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+def free_port() -> int:
+    """Below the range of outgoing connections, so that no client of ours is lent it meanwhile."""
+    while True:
+        port = random.randint(12_000, 19_999)  # noqa: S311 - no secret
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text.rpartition(")")[2].split()[1])

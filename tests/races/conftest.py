@@ -1,0 +1,41 @@
+"""Two server processes that share one database."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import pytest
+from tests.processes import Server, Site
+from tests.races.load import Caller, caller
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("two"))
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
+def two_servers(site: Site) -> tuple[Server, Server]:
+    """Started once a worker; each test has users of its own there."""
+    return site.serve(), site.serve()
+
+
+@dataclass(frozen=True)
+class Pair:
+    site: Site
+    servers: tuple[Server, Server]
+    callers: tuple[Caller, Caller]
+
+    @property
+    def url(self) -> str:
+        return self.site.database_url
+
+
+@pytest.fixture
+async def pair(site: Site, two_servers: tuple[Server, Server]) -> AsyncIterator[Pair]:
+    one, other = two_servers
+    async with caller(one.url) as first, caller(other.url) as second:
+        await asyncio.gather(first.new_users(1), second.new_users(1))
+        yield Pair(site, two_servers, (first, second))
