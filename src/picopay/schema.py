@@ -47,17 +47,17 @@ async def upgrade(owner_url: str, app_url: str) -> None:
             quoted = connection.dialect.identifier_preparer.quote(login)
             connection.execute(text(f"GRANT {APP_ROLE} TO {quoted}"))
 
-    await _as_owner(owner_url, work)
+    await as_owner(owner_url, work)
 
 
 async def downgrade(owner_url: str, revision: str) -> None:
-    await _as_owner(owner_url, lambda c: command.downgrade(config(c), revision))
+    await as_owner(owner_url, lambda c: command.downgrade(config(c), revision))
 
 
 async def is_current(url: str) -> bool:
     """Whether the database holds exactly the revision that this code was written for."""
     head = ScriptDirectory.from_config(config()).get_current_head()
-    return await _as_owner(url, _revision) == head
+    return await as_owner(url, _revision) == head
 
 
 def _revision(connection: Connection) -> str | None:
@@ -66,7 +66,7 @@ def _revision(connection: Connection) -> str | None:
 
 async def differences(url: str) -> list[Any]:
     """What autogenerate would still change: nothing, when models and migrations agree."""
-    return await _as_owner(
+    return await as_owner(
         url, lambda c: compare_metadata(MigrationContext.configure(c), Base.metadata)
     )
 
@@ -79,10 +79,11 @@ async def app_can_change_postings(url: str) -> bool:
         " OR has_table_privilege(:role, 'postings', 'DELETE')"
         " OR has_table_privilege(:role, 'postings', 'TRUNCATE')"
     )
-    return await _as_owner(url, lambda c: bool(c.execute(query, {"role": APP_ROLE}).scalar_one()))
+    return await as_owner(url, lambda c: bool(c.execute(query, {"role": APP_ROLE}).scalar_one()))
 
 
-async def _as_owner(url: str, work: Callable[[Connection], T]) -> T:
+async def as_owner(url: str, work: Callable[[Connection], T]) -> T:
+    """Run `work` in one transaction of that login's own, without taking on the app's role."""
     engine = create_async_engine(sqlalchemy_url(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:

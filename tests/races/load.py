@@ -1,6 +1,7 @@
 """Callers who charge: one at a time, all at once, in a loop, or at a steady pace."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -145,3 +146,8 @@ async def paced(
 def p99_ms(answers: Sequence[Answer]) -> float:
     seconds = sorted(answer.seconds for answer in answers)
     return 1000 * seconds[int(len(seconds) * 0.99)]
+
+
+def measured_figure(name: str, value: float) -> None:
+    """Shown with `pytest -o log_cli=true --log-cli-level=INFO`."""
+    logging.getLogger("measured").info("%s %.1f", name, value)

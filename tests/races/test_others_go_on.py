@@ -1,0 +1,161 @@
+"""What is stuck or hot delays nobody else: others' p99 stays below 100 ms (defects S1-01, S1-08)."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from tests.processes import get, metric
+from tests.races.conftest import Pair
+from tests.races.load import Answer, Wish, caller, measured_figure, p99_ms, paced, until
+from tests.races.truth import assert_each_charged_once, balance, locked
+
+pytestmark = pytest.mark.kill
+
+P99_MS_MAX = 100
+# The machine may be busy with something else for a moment: then measure once more.
+ROUNDS = 3
+
+
+async def measure(pair: Pair, others: Sequence[int], seconds: float) -> list[Answer]:
+    answers = await paced(pair.callers, others, per_second=150, seconds=seconds)
+    assert {answer.status for answer in answers} == {200}
+    return answers
+
+
+async def best_p99(measured: Callable[[], Coroutine[Any, Any, list[Answer]]]) -> float:
+    best = float("inf")
+    for _ in range(ROUNDS):
+        best = min(best, p99_ms(await measured()))
+        if best < P99_MS_MAX:
+            break
+    return best
+
+
+async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_user(pair: Pair) -> None:
+    stuck, *others = await pair.callers[0].new_users(50)
+    wishes = [Wish.of(stuck) for _ in range(40)]
+    async with locked(pair.url, f"user:{stuck}"):
+        waiting = [
+            asyncio.create_task(pair.callers[i % 2].charge(wish)) for i, wish in enumerate(wishes)
+        ]
+        p99 = p99_ms(await measure(pair, others, 5))
+        assert not any(task.done() for task in waiting)
+        assert get(pair.servers[0].port, "/health", timeout_seconds=1)[0] == 200
+    measured_figure("p99_ms", p99)
+    assert p99 < P99_MS_MAX
+    late = await asyncio.gather(*waiting)
+    assert {answer.status for answer in late} == {200}
+    assert min(answer.seconds for answer in late) > 4
+    await assert_each_charged_once(pair.url, wishes, 1_000_000)
+
+
+async def test_many_accounts_locked_elsewhere_delay_only_their_own_users(pair: Pair) -> None:
+    """More of them than there are side lanes."""
+    users = await pair.callers[0].new_users(60)
+    stuck, others = users[:20], users[20:]
+    await asyncio.gather(*(pair.callers[0].charge(Wish.of(user)) for user in users))
+    async with locked(pair.url, f"user:{stuck[0]}") as outside:
+        names = [f"user:{user}" for user in stuck]
+        await outside.fetch("SELECT 1 FROM accounts WHERE owner = ANY($1) FOR UPDATE", names)
+        waiting = [asyncio.create_task(pair.callers[0].charge(Wish.of(user))) for user in stuck]
+        p99 = p99_ms(await measure(pair, others, 3))
+        assert not any(task.done() for task in waiting)
+    measured_figure("p99_ms", p99)
+    assert p99 < P99_MS_MAX
+    assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+
+
+async def test_a_payer_hot_in_two_processes_does_not_slow_others_down(pair: Pair) -> None:
+    hot, *others = await pair.callers[0].new_users(50)
+    made: list[Wish] = []
+
+    async def measured() -> list[Answer]:
+        end = asyncio.Event()
+        load = [
+            asyncio.create_task(until(end, lambda c=c: _charge(c, hot, made), 4))
+            for c in pair.callers
+        ]
+        answers = await measure(pair, others, 4)
+        end.set()
+        assert {a.status for answers in await asyncio.gather(*load) for a in answers} == {200}
+        return answers
+
+    p99 = await best_p99(measured)
+    measured_figure("p99_ms", p99)
+    measured_figure("hot_charges", len(made))
+    assert p99 < P99_MS_MAX
+    assert len(made) > 100
+    await assert_each_charged_once(pair.url, made, 1_000_000)
+
+
+async def test_a_merchant_hot_in_two_processes_does_not_slow_others_down(pair: Pair) -> None:
+    """Every charge credits the one merchant; here from 16 busy payers and the measured others."""
+    users = await pair.callers[0].new_users(66)
+    busy, others = users[:16], users[16:]
+    made: list[Wish] = []
+
+    async def measured() -> list[Answer]:
+        end = asyncio.Event()
+        load = [
+            asyncio.create_task(until(end, lambda i=i, u=u: _charge(pair.callers[i % 2], u, made), 1))
+            for i, u in enumerate(busy)
+        ]
+        answers = await measure(pair, others, 4)
+        end.set()
+        assert {a.status for answers in await asyncio.gather(*load) for a in answers} == {200}
+        return answers
+
+    p99 = await best_p99(measured)
+    measured_figure("p99_ms", p99)
+    measured_figure("busy_charges", len(made))
+    assert p99 < P99_MS_MAX
+    assert len(made) > 100
+    await assert_each_charged_once(pair.url, made, 1_000_000)
+
+
+async def _charge(by: Any, user: int, made: list[Wish]) -> Answer:  # noqa: ANN401
+    wish = Wish.of(user)
+    answer: Answer = await by.charge(wish)
+    made.append(wish)
+    return answer
+
+
+async def test_512_connections_freeze_neither_the_server_nor_its_health(pair: Pair) -> None:
+    """Source defect S1-01: 64 connections were answered 15 times, then not for minutes."""
+    port = pair.servers[0].port
+    health: list[float] = []
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.wait(0.05):
+            started = time.perf_counter()
+            assert get(port, "/health", timeout_seconds=5)[0] == 200
+            health.append(time.perf_counter() - started)
+
+    users = await pair.callers[0].new_users(64)
+    before = metric(port, 'charge_requests_total{status="success"}')
+    async with caller(pair.servers[0].url) as crowd:
+        end = asyncio.Event()
+        polling = asyncio.create_task(asyncio.to_thread(poll))
+        turn = iter(users * 10_000)
+        load = asyncio.create_task(
+            until(end, lambda: crowd.charge(Wish.of(next(turn)), timeout_seconds=10), 512)
+        )
+        await asyncio.sleep(4)
+        end.set()
+        answers: list[Answer] = await load
+        stop.set()
+        await polling
+    measured_figure("health_ms_max", 1000 * max(health))
+    measured_figure("charges_per_second", len(answers) / 4)
+    assert {answer.status for answer in answers} == {200}
+    assert len(answers) > 2 * 512
+    assert metric(port, 'charge_requests_total{status="success"}') - before == len(answers)
+    assert max(answer.seconds for answer in answers) < 5
+    assert len(health) > 10
+    assert max(health) < 1.5
+    spent = await asyncio.gather(*(balance(pair.url, user) for user in users))
+    assert sum(100 * 1_000_000 - left for left in spent) == 100 * len(answers)
