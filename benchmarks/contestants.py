@@ -12,7 +12,7 @@ from typing import Final, Literal
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from processes import free_port, start, stop
+from children import free_port, start, stop
 from servers import Servers, execute, number
 
 API_KEY: Final = "benchmark-key-5c1f0f4e9a"

@@ -54,7 +54,8 @@ def main() -> None:
             _measure(bench, arguments)
         except Wrong as wrong:
             raise SystemExit(f"WRONG, so there is no speed to report: {wrong}") from None
-    print(report.summary(bench.runs))
+    if bench.runs:
+        print(report.summary(bench.runs))
     print(f"\ntook {time.monotonic() - began:.0f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps(_as_json(bench), indent=2) + "\n")

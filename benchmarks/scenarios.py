@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import orjson
+from children import busy_seconds, cpu_seconds, rss_bytes
 from contestants import USERS, Contestant, Running, Wrong, check_money, checkpoint, running
 from load import Load, Post, charge_keys, post_all, wrk
-from processes import busy_seconds, cpu_seconds, rss_bytes
 from servers import Servers
 
 WARM_UP_SECONDS: Final = 2

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
-from processes import Account, free_port, start, stop
+from children import Account, free_port, start, stop
 from psycopg2.extensions import connection
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError

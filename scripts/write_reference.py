@@ -48,7 +48,11 @@ def metric_names() -> list[tuple[str, str, str]]:
     assert metrics.LATENCY_BUCKETS_SECONDS
     foreign = ("python_", "process_")
     return [
-        (family.name + ("_total" if family.type == "counter" else ""), family.type, family.documentation)
+        (
+            family.name + ("_total" if family.type == "counter" else ""),
+            family.type,
+            family.documentation,
+        )
         for family in REGISTRY.collect()
         if not family.name.startswith(foreign)
     ]

@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         docs_url=None,
+        redirect_slashes=False,
         redoc_url=None,
         telemetry={"tracing": False},
     )

@@ -25,6 +25,12 @@ async def measure(pair: Pair, others: Sequence[int], seconds: float) -> list[Ans
     return answers
 
 
+def charge_in_turn(pair: Pair, wishes: Sequence[Wish]) -> list[asyncio.Task[Answer]]:
+    return [
+        asyncio.create_task(pair.callers[i % 2].charge(wish)) for i, wish in enumerate(wishes)
+    ]
+
+
 async def best_p99(measured: Callable[[], Coroutine[Any, Any, list[Answer]]]) -> float:
     best = float("inf")
     for _ in range(ROUNDS):
@@ -34,21 +40,28 @@ async def best_p99(measured: Callable[[], Coroutine[Any, Any, list[Answer]]]) ->
     return best
 
 
-async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_user(pair: Pair) -> None:
+async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_user(
+    pair: Pair,
+) -> None:
     stuck, *others = await pair.callers[0].new_users(50)
-    wishes = [Wish.of(stuck) for _ in range(40)]
-    async with locked(pair.url, f"user:{stuck}"):
-        waiting = [
-            asyncio.create_task(pair.callers[i % 2].charge(wish)) for i, wish in enumerate(wishes)
-        ]
-        p99 = p99_ms(await measure(pair, others, 5))
-        assert not any(task.done() for task in waiting)
-        assert get(pair.servers[0].port, "/health", timeout_seconds=1)[0] == 200
+    wishes: list[Wish] = []
+
+    async def measured() -> list[Answer]:
+        mine = [Wish.of(stuck) for _ in range(40)]
+        async with locked(pair.url, f"user:{stuck}"):
+            waiting = charge_in_turn(pair, mine)
+            answers = await measure(pair, others, 5)
+            assert not any(task.done() for task in waiting)
+            assert get(pair.servers[0].port, "/health", timeout_seconds=1)[0] == 200
+        late = await asyncio.gather(*waiting)
+        assert {answer.status for answer in late} == {200}
+        assert min(answer.seconds for answer in late) > 4
+        wishes.extend(mine)
+        return answers
+
+    p99 = await best_p99(measured)
     measured_figure("p99_ms", p99)
     assert p99 < P99_MS_MAX
-    late = await asyncio.gather(*waiting)
-    assert {answer.status for answer in late} == {200}
-    assert min(answer.seconds for answer in late) > 4
     await assert_each_charged_once(pair.url, wishes, 1_000_000)
 
 
@@ -56,16 +69,19 @@ async def test_many_accounts_locked_elsewhere_delay_only_their_own_users(pair: P
     """More of them than there are side lanes."""
     users = await pair.callers[0].new_users(60)
     stuck, others = users[:20], users[20:]
-    await asyncio.gather(*(pair.callers[0].charge(Wish.of(user)) for user in users))
-    async with locked(pair.url, f"user:{stuck[0]}") as outside:
-        names = [f"user:{user}" for user in stuck]
-        await outside.fetch("SELECT 1 FROM accounts WHERE owner = ANY($1) FOR UPDATE", names)
-        waiting = [asyncio.create_task(pair.callers[0].charge(Wish.of(user))) for user in stuck]
-        p99 = p99_ms(await measure(pair, others, 3))
-        assert not any(task.done() for task in waiting)
+    names = [f"user:{user}" for user in stuck]
+
+    async def measured() -> list[Answer]:
+        async with locked(pair.url, *names):
+            waiting = charge_in_turn(pair, [Wish.of(user) for user in stuck for _ in range(2)])
+            answers = await measure(pair, others, 3)
+            assert not any(task.done() for task in waiting)
+        assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+        return answers
+
+    p99 = await best_p99(measured)
     measured_figure("p99_ms", p99)
     assert p99 < P99_MS_MAX
-    assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
 
 
 async def test_a_payer_hot_in_two_processes_does_not_slow_others_down(pair: Pair) -> None:

@@ -51,11 +51,12 @@ async def assert_each_charged_once(url: str, wishes: Iterable[Wish], deposit: in
 
 
 @asynccontextmanager
-async def locked(url: str, owner: str) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody else holds the owner's account locked; the connection may let go earlier."""
+async def locked(url: str, *owners: str) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody else holds the owners' accounts locked; the connection may let go earlier."""
     async with connected(url) as connection:
         await connection.execute("BEGIN")
-        await connection.fetch("SELECT 1 FROM accounts WHERE owner = $1 FOR UPDATE", owner)
+        query = "SELECT owner FROM accounts WHERE owner = ANY($1) ORDER BY owner FOR UPDATE"
+        assert len(await connection.fetch(query, owners)) == len(owners)
         try:
             yield connection
         finally:
@@ -65,7 +66,10 @@ async def locked(url: str, owner: str) -> AsyncIterator[asyncpg.Connection]:
 async def wait_for_waiters(url: str, number: int, *, seconds: float = 10) -> None:
     """Until that many connections wait for a lock."""
     deadline = asyncio.get_running_loop().time() + seconds
-    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
     async with connected(url) as connection:
         while await connection.fetchval(query) < number:
             assert asyncio.get_running_loop().time() < deadline, f"never {number} waiting"

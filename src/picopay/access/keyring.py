@@ -14,7 +14,7 @@ from picopay.access import rules, service
 from picopay.access.errors import ApiKeyInvalid
 from picopay.access.model import DEFAULT_MERCHANT, Caller, Scope
 from picopay.infra import metrics
-from picopay.infra.db import ConnectionLost, DatabaseUnavailable, Db
+from picopay.infra.db import Db
 from picopay.infra.logs import log
 
 REFRESH_SECONDS: Final = 2.0
@@ -55,10 +55,7 @@ class Keyring:
         await self._record_uses()
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        try:
-            found = await service.callers(self._db, [digest])
-        except ConnectionLost:
-            raise DatabaseUnavailable("the API key cannot be checked now") from None
+        found = await service.callers(self._db, [digest])
         if len(self._seen) >= SEEN_MAX:  # somebody is guessing: forget the misses
             self._seen = {d: c for d, c in self._seen.items() if c is not None}
         self._seen[digest] = found.get(digest)

@@ -29,13 +29,11 @@ async def _insert(tx: Tx, wanted: KeyWanted) -> tuple[ApiKey, str]:
 
 
 async def list_all(db: Db) -> list[ApiKey]:
-    async with db.read() as tx:
-        return await store.select_keys(tx)
+    return await db.query(store.select_keys)
 
 
 async def any_active(db: Db) -> bool:
-    async with db.read() as tx:
-        return await store.any_active(tx)
+    return await db.query(store.any_active)
 
 
 async def revoke(db: Db, key_id: UUID) -> ApiKey:
@@ -64,14 +62,12 @@ async def _find(tx: Tx, key_id: UUID) -> ApiKey:
 
 
 async def pepper(db: Db) -> bytes:
-    async with db.read() as tx:
-        return await store.pepper(tx)
+    return await db.query(store.pepper)
 
 
 async def callers(db: Db, digests: Collection[bytes]) -> dict[bytes, Caller]:
     """Those of the digests that belong to a key in force now."""
-    async with db.read() as tx:
-        return await store.select_callers(tx, digests)
+    return await db.query(lambda tx: store.select_callers(tx, digests))
 
 
 async def record_uses(db: Db, key_ids: Collection[UUID]) -> None:

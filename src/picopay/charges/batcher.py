@@ -113,14 +113,12 @@ class Batcher:
         loop = asyncio.get_running_loop()
         waiting = Waiting(commands, gone, loop.time(), loop.create_future())
         self._queued += len(commands)
-        metrics.queue_depth.set(self._queued)
         queue.append(waiting)
         self._wake.set()
         try:
             return await waiting.future
         finally:
             self._queued -= len(commands)
-            metrics.queue_depth.set(self._queued)
 
     async def _sideline(self, command: ChargeCommand, gone: Gone) -> Decision:
         """Decide the charge in its payer's side lane, in the order of arrival there."""
@@ -142,7 +140,7 @@ class Batcher:
             batch = await _present(self._take())
             if batch and not await self._answer(batch, wait=False):
                 metrics.batches_isolated.inc()
-                self._in_background(self._isolate(batch))
+                self._in_background(self._isolate(batch, wait=False))
 
     def _take(self) -> list[Waiting]:
         """Single charges first, and behind them one chunk of the bulk."""
@@ -162,17 +160,21 @@ class Batcher:
                 batch = await _present(taken)
                 answered = not batch or await self._answer(batch, wait=True)
             if not answered:
-                await self._isolate(batch)
+                await self._isolate(batch, wait=True)
         del self._side[payer]
 
-    async def _isolate(self, batch: list[Waiting]) -> None:
-        """Run a failed batch again by halves, down to the one item that cannot be processed."""
+    async def _isolate(self, batch: list[Waiting], *, wait: bool) -> None:
+        """Run a failed batch again by halves, down to the one item that cannot be processed.
+
+        With `wait`, all of it has one payer, whose side lane waits as long as it takes.
+        """
         for half in _halves(batch):
             async with self._side_slots:
                 present = await _present(half)
-                answered = not present or await self._answer(present, wait=_size(present) == 1)
+                alone = _size(present) == 1
+                answered = not present or await self._answer(present, wait=wait or alone)
             if not answered:
-                await self._isolate(present)
+                await self._isolate(present, wait=wait)
 
     async def _answer(self, batch: list[Waiting], *, wait: bool) -> bool:
         """Commit the batch and answer it. False: an item may stand in its neighbours' way."""
@@ -195,6 +197,7 @@ class Batcher:
         return True
 
     async def _commit(self, commands: Sequence[ChargeCommand], *, wait: bool) -> list[Outcome]:
+        metrics.queue_depth.set(self._queued)
         metrics.batch_size.observe(len(commands))
         with metrics.batch_seconds.time():
             outcomes = await service.commit_batch(self._db, commands, wait=wait)
@@ -229,11 +232,9 @@ def _resolve(batch: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
 async def _present(batch: list[Waiting]) -> list[Waiting]:
     """Those whose callers are still there; the others are dropped before anything is charged."""
     late = asyncio.get_running_loop().time() - ASK_AFTER_SECONDS
-    if batch and batch[0].since > late and batch[-1].since > late:
-        return batch
     present: list[Waiting] = []
     for waiting in batch:
-        if waiting.since <= late and await waiting.gone():
+        if waiting.future.done() or (waiting.since <= late and await waiting.gone()):
             metrics.callers_gone.inc(len(waiting.commands))
             reason = Declined(Overloaded("the caller left before the charge began"))
             _resolve([waiting], [reason] * len(waiting.commands))

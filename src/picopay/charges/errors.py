@@ -9,17 +9,6 @@ class Overloaded(Refused):
     code = "overloaded"
 
 
-class OutcomeUnknown(Refused):
-    code = "outcome-unknown"
-
-    def __init__(self, charge_id: UUID) -> None:
-        super().__init__(
-            "the database was lost while the charge was being committed; look it up by its id, "
-            "or repeat the request with the same idempotency key",
-            charge_id=charge_id,
-        )
-
-
 class ChargeFailed(Refused):
     """The one charge cannot be processed, for a reason of ours; it was not made."""
 

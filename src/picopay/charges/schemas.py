@@ -1,11 +1,11 @@
 """What a charge looks like on the wire. The first answer and its replays are one rendering."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from picopay.access.model import Caller
 from picopay.charges.model import Charge, ChargeCommand, ListedCharge
@@ -14,7 +14,13 @@ from picopay.infra.ids import new_id
 from picopay.infra.routing import AmountIn, CurrencyIn, MoneyOut, Page, UserIdIn
 from picopay.kernel.money import Money
 
-BATCH_ITEMS_MAX = 5000
+BATCH_ITEMS_MAX: Final = 5000
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+
+Moment = Annotated[
+    AwareDatetime, Field(ge=_EARLIEST, le=_LATEST, description="RFC 3339, exclusive.")
+]
 
 
 class ChargeIn(BaseModel):
@@ -52,8 +58,8 @@ class ChargeBatchIn(BaseModel):
 class ChargeQuery(Page):
     user_id: int | None = Field(None, ge=1, le=2**63 - 1)
     currency: str | None = Field(None, pattern="^[A-Z]{3}$")
-    created_after: datetime | None = Field(None, description="RFC 3339, exclusive.")
-    created_before: datetime | None = Field(None, description="RFC 3339, exclusive.")
+    created_after: Moment | None = None
+    created_before: Moment | None = None
 
 
 @dataclass(frozen=True, slots=True)

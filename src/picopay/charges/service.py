@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from picopay.charges import rules, store
-from picopay.charges.errors import ChargeNotFound, OutcomeUnknown
+from picopay.charges.errors import ChargeNotFound
 from picopay.charges.model import (
     Approved,
     Busy,
@@ -23,7 +23,16 @@ from picopay.charges.store import Filter
 from picopay.idempotency import service as idempotency
 from picopay.idempotency.model import KeyId
 from picopay.infra import metrics
-from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable, Db, Tx
+from picopay.infra.db import (
+    LOST_DATABASE_SECONDS,
+    PAUSE_SECONDS,
+    CommitInDoubt,
+    ConnectionLost,
+    DatabaseUnavailable,
+    Db,
+    OutcomeUnknown,
+    Tx,
+)
 from picopay.infra.logs import log
 from picopay.ledger import service as ledger
 from picopay.ledger.model import AccountId, user_id_of
@@ -34,9 +43,6 @@ from picopay.users import service as users
 MAIN_LOCK_TIMEOUT_MS: Final = 250
 # How long a side lane waits for its payer, before the caller is told 503 `overloaded`.
 SIDE_LOCK_TIMEOUT_MS: Final = 10_000
-# How long a lost database is waited for, before outcomes are called unknown or refused.
-LOST_DATABASE_SECONDS: Final = 5.0
-_PAUSE_SECONDS: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -73,7 +79,7 @@ async def commit_batch(db: Db, commands: Sequence[ChargeCommand], *, wait: bool)
             if monotonic() >= give_up_at:
                 raise DatabaseUnavailable("the database cannot be reached") from None
             metrics.transactions_retried.inc()
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
             continue
         return attempt.outcomes
 
@@ -129,20 +135,19 @@ async def _landed(db: Db, book: Book, give_up_at: float) -> bool | None:
         except (ConnectionLost, CommitInDoubt, DatabaseUnavailable):
             if monotonic() >= give_up_at:
                 return None
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 def _doubted(outcome: Outcome) -> Outcome:
     if not isinstance(outcome, Approved):
         return outcome
     log.error("charge.outcome_unknown", charge_id=str(outcome.charge.id))
-    return Declined(OutcomeUnknown(outcome.charge.id))
+    return Declined(OutcomeUnknown("charge", outcome.charge.id))
 
 
 async def show(db: Db, merchant_id: str, charge_id: UUID) -> ListedCharge:
     """Raises `ChargeNotFound`, for other merchants' charges too."""
-    async with db.read() as tx:
-        found = await store.select_charge(tx, merchant_id, charge_id)
+    found = await db.query(lambda tx: store.select_charge(tx, merchant_id, charge_id))
     if found is None:
         raise ChargeNotFound(charge_id)
     return found
@@ -150,5 +155,4 @@ async def show(db: Db, merchant_id: str, charge_id: UUID) -> ListedCharge:
 
 async def page(db: Db, merchant_id: str, wanted: Filter, limit: int) -> list[ListedCharge]:
     """Newest first; one more than `limit` tells that there are more."""
-    async with db.read() as tx:
-        return await store.select_page(tx, merchant_id, wanted, limit + 1)
+    return await db.query(lambda tx: store.select_page(tx, merchant_id, wanted, limit + 1))

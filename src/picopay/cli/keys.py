@@ -1,7 +1,8 @@
 """`picopay keys`: create, list, revoke and roll API keys."""
 
+import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 import typer
@@ -10,9 +11,11 @@ from rich.table import Table
 
 from picopay.access import service
 from picopay.access.model import DEFAULT_MERCHANT, ApiKey, KeyWanted, Scope
-from picopay.cli.context import AsJson, DataDir, load_settings, show_json, with_db
+from picopay.cli.context import AsJson, CommandFailed, DataDir, load_settings, show_json, with_db
 
 app = typer.Typer(help="API keys. A key is shown once.", no_args_is_help=True)
+
+_MERCHANT: Final = re.compile("[a-z0-9_-]{1,64}")
 
 KeyId = Annotated[UUID, typer.Argument(help="The key's id, from `picopay keys list`.")]
 
@@ -30,6 +33,8 @@ def create(
 
     Example: `picopay keys create checkout --scope charges --expires-in 365`
     """
+    if not _MERCHANT.fullmatch(merchant):
+        raise CommandFailed("a merchant is 1 to 64 of a-z, 0-9, hyphen and underscore")
     expires = None if expires_in is None else timedelta(days=expires_in)
     live = load_settings().production
     wanted = KeyWanted(name, merchant, frozenset(scope or Scope), live, expires)

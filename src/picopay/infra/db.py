@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from time import monotonic
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable, MetaData, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -29,6 +31,9 @@ APP_ROLE: Final = "picopay_app"
 CONNECT_TIMEOUT_SECONDS: Final = 5
 POOL_TIMEOUT_SECONDS: Final = 5
 RETRIES_MAX: Final = 5
+# How long a lost database is waited for, before callers are told so.
+LOST_DATABASE_SECONDS: Final = 5.0
+PAUSE_SECONDS: Final = 0.1
 
 # A session that hangs in a transaction gives its locks back after this, whoever froze it.
 _SESSION: Final = {
@@ -58,6 +63,19 @@ class Base(DeclarativeBase):
 
 class DatabaseUnavailable(Refused):
     code = "database-unavailable"
+
+
+class OutcomeUnknown(Refused):
+    """The database was lost during COMMIT and stayed lost; `<kind>_id` is what to look up."""
+
+    code = "outcome-unknown"
+
+    def __init__(self, kind: str, resource_id: UUID) -> None:
+        super().__init__(
+            f"the database was lost while the {kind} was being committed: look it up by its id, "
+            "or repeat the request with the same idempotency key",
+            **{f"{kind}_id": resource_id},
+        )
 
 
 class ConnectionLost(Exception):
@@ -187,7 +205,7 @@ class Db:
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:
         try:
             connection = await self._engine.connect()
-        except (OSError, TimeoutError, OperationalError, DBAPIError) as error:
+        except (OSError, TimeoutError, DBAPIError, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable("the database cannot be reached") from error
         except PoolTimeoutError as error:
             raise DatabaseUnavailable("every database connection is in use") from error
@@ -196,23 +214,35 @@ class Db:
         finally:
             await connection.close()
 
+    async def query(self, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """What `work` reads, on another connection if the first was broken by a restart."""
+
+        async def once() -> T:
+            async with self.read() as tx:
+                return await work(tx)
+
+        return await self.retrying(once)
+
     async def retrying(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run `work`, one transaction, again after a deadlock or a connection lost before COMMIT.
 
-        A commit in doubt is not retried here: only its owner can tell whether it happened.
+        A database that is away is waited for, `LOST_DATABASE_SECONDS` at most. A commit in doubt
+        is not retried here: only its owner can tell whether it happened.
         """
-        for attempt in range(1, RETRIES_MAX + 1):
+        give_up_at = monotonic() + LOST_DATABASE_SECONDS
+        deadlocks = 0
+        while True:
             try:
                 return await work()
-            except ConnectionLost:
-                if attempt == RETRIES_MAX:
-                    raise DatabaseUnavailable("the database connection keeps breaking") from None
+            except (ConnectionLost, DatabaseUnavailable):
+                if monotonic() >= give_up_at:
+                    raise DatabaseUnavailable("the database cannot be reached") from None
             except (DBAPIError, asyncpg.PostgresError) as error:
-                if attempt == RETRIES_MAX or sqlstate(error) not in {DEADLOCK, SERIALIZATION}:
+                deadlocks += 1
+                if deadlocks > RETRIES_MAX or sqlstate(error) not in {DEADLOCK, SERIALIZATION}:
                     raise
             metrics.transactions_retried.inc()
-            await asyncio.sleep(0.02 * attempt)
-        raise AssertionError("unreachable")
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def ping(self) -> bool:
         async with self.read() as tx:
@@ -220,8 +250,8 @@ class Db:
 
     async def identity(self, pepper: bytes) -> str:
         """Tells the database from every other, and from itself as restored to an earlier time."""
-        async with self.read() as tx:
-            timeline = await tx.driver.fetchval("SELECT timeline_id FROM pg_control_checkpoint()")
+        statement = "SELECT timeline_id FROM pg_control_checkpoint()"
+        timeline = await self.query(lambda tx: tx.driver.fetchval(statement))
         return f"{sha256(pepper).hexdigest()[:16]}-{timeline}"
 
     async def close(self) -> None:

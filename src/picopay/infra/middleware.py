@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picopay.infra import metrics, problems
+from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable
 from picopay.infra.ids import new_id
 from picopay.infra.logs import log, request_id_var
 from picopay.kernel.errors import Refused
@@ -74,6 +75,9 @@ class Edge:
                 await response(scope, exchange.receive, exchange.send)
         except Refused as refused:
             await exchange.answer(refused)
+        except (ConnectionLost, CommitInDoubt):
+            lost = DatabaseUnavailable("the connection to the database was lost")
+            await exchange.answer(lost)
         except Exception:  # noqa: BLE001 - nobody above could answer it better
             log.exception("http.unhandled", path=scope["path"])
             await exchange.answer(problems.InternalError("the error has been logged"))

@@ -77,7 +77,7 @@ async def get_healthz(request: Request) -> Response:
 @router.get(
     "/readyz",
     response_model=HealthOut,
-    summary="Readiness: fails while PostgreSQL is gone and during shutdown",
+    summary="Readiness: fails while PostgreSQL is gone",
     responses={**_HEALTH},
 )
 async def get_readyz(request: Request) -> Response:

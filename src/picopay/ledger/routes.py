@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,7 +13,7 @@ from picopay.infra.json import Json
 from picopay.infra.problems import documented
 from picopay.infra.routing import decode_cursor, page_of
 from picopay.ledger import service
-from picopay.ledger.rules import bounds_below
+from picopay.ledger.rules import TOTAL_MAX, bounds_below
 from picopay.ledger.schemas import (
     AccountsOut,
     EntryOut,
@@ -25,6 +25,7 @@ from picopay.ledger.schemas import (
 router = APIRouter(prefix="/v1/accounts", tags=["Ledger"])
 
 _Caller = Annotated[Caller, Depends(guards.guard(Scope.LEDGER))]
+_Owner = Annotated[str, Path(pattern=r"^[\x21-\x7e]{1,200}$", examples=["merchant:default"])]
 _PROBLEMS = (*guards.PROBLEMS, "account-not-found", "validation", "database-unavailable")
 
 
@@ -35,7 +36,7 @@ _PROBLEMS = (*guards.PROBLEMS, "account-not-found", "validation", "database-unav
     responses=documented(*_PROBLEMS),
     openapi_extra=guards.SECURITY,
 )
-async def get_account(request: Request, owner: str, _caller: _Caller) -> Response:
+async def get_account(request: Request, owner: _Owner, _caller: _Caller) -> Response:
     db: Db = request.app.state.db
     return Json(AccountsOut(owner, balances_of(await service.accounts_of(db, owner))))
 
@@ -48,7 +49,7 @@ async def get_account(request: Request, owner: str, _caller: _Caller) -> Respons
     openapi_extra=guards.SECURITY,
 )
 async def get_entries(
-    request: Request, owner: str, query: Annotated[StatementQuery, Query()], _caller: _Caller
+    request: Request, owner: _Owner, query: Annotated[StatementQuery, Query()], _caller: _Caller
 ) -> Response:
     db: Db = request.app.state.db
     await service.accounts_of(db, owner)
@@ -57,8 +58,8 @@ async def get_entries(
 
 async def statement(db: Db, owner: str, query: StatementQuery) -> Response:
     """A page of the owner's statement; empty when no money has moved."""
-    bounds = decode_cursor(query.cursor, _bounds) or {}
-    found = await service.statement(db, owner, query.currency, bounds, query.limit)
+    asked = decode_cursor(query.cursor, _bounds) or {}
+    found, bounds = await service.statement(db, owner, query.currency, asked, query.limit)
     shown = found[: query.limit]
     position = bounds_below(shown, bounds)
     entries = [EntryOut.of(entry) for entry in shown]
@@ -66,4 +67,7 @@ async def statement(db: Db, owner: str, query: StatementQuery) -> Response:
 
 
 def _bounds(position: Any) -> dict[str, int]:  # noqa: ANN401 - whatever a caller has sent
-    return {str(currency): int(version) for currency, version in position.items()}
+    bounds = {str(currency): int(version) for currency, version in position.items()}
+    if not all(0 < version <= TOTAL_MAX for version in bounds.values()):
+        raise ValueError(bounds)
+    return bounds

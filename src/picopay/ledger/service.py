@@ -76,8 +76,7 @@ async def balances(tx: Tx, owner: str) -> list[Account]:
 
 async def accounts_of(db: Db, owner: str) -> list[Account]:
     """Raises `AccountNotFound`."""
-    async with db.read() as tx:
-        found = await balances(tx, owner)
+    found = await db.query(lambda tx: balances(tx, owner))
     if not found:
         raise AccountNotFound(f"{owner!r} has no account")
     return found
@@ -85,15 +84,20 @@ async def accounts_of(db: Db, owner: str) -> list[Account]:
 
 async def statement(
     db: Db, owner: str, currency: str | None, bounds: Mapping[str, int], limit: int
-) -> list[Entry]:
-    """The owner's entries, newest first, of one currency or all.
+) -> tuple[list[Entry], Mapping[str, int]]:
+    """The owner's entries, newest first, of one currency or all; and the bounds they lie below.
 
-    `bounds` says for each currency which version to go on below. One entry more than `limit`
-    tells that there are more.
+    `bounds` says for each currency which version to go on below. A statement that begins, without
+    any, gets those of now: what is written later stays out of all its pages. One entry more than
+    `limit` tells that there are more.
     """
     async with db.read() as tx:
-        accounts = [a.id for a in await balances(tx, owner) if currency in (None, a.id.currency)]
+        accounts = await balances(tx, owner)
+        bounds = bounds or {a.id.currency: a.version + 1 for a in accounts}
+        wanted = [a.id for a in accounts if currency in (None, a.id.currency)]
         sides = [
-            await store.select_entries(tx, a, bounds.get(a.currency), limit + 1) for a in accounts
+            await store.select_entries(tx, a, bounds[a.currency], limit + 1)
+            for a in wanted
+            if a.currency in bounds
         ]
-    return merge_newest(sides)[: limit + 1]
+    return merge_newest(sides)[: limit + 1], bounds

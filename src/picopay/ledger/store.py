@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, true, tuple_
+from sqlalchemy import Row, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
 from picopay.infra.db import Tx
@@ -119,7 +119,7 @@ async def select_accounts(tx: Tx, owner: str) -> list[Account]:
 
 
 async def select_entries(
-    tx: Tx, account_id: AccountId, before_version: int | None, limit: int
+    tx: Tx, account_id: AccountId, before_version: int, limit: int
 ) -> list[Entry]:
     """The account's entries, newest first: one index range for each side, merged."""
     debit = select(
@@ -136,7 +136,7 @@ async def select_entries(
     sides = [
         side.where(
             Postings.currency == account_id.currency,
-            version < before_version if before_version is not None else true(),
+            version < before_version,
         )
         .order_by(version.desc())
         .limit(limit)

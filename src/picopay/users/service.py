@@ -5,7 +5,14 @@ from collections.abc import Collection
 from picopay.idempotency import service as idempotency
 from picopay.idempotency.errors import KeyReused
 from picopay.idempotency.model import KeyId, Operation
-from picopay.infra.db import CommitInDoubt, Db, Tx
+from picopay.infra.db import (
+    CommitInDoubt,
+    ConnectionLost,
+    DatabaseUnavailable,
+    Db,
+    OutcomeUnknown,
+    Tx,
+)
 from picopay.infra.logs import log
 from picopay.kernel.money import Money
 from picopay.ledger import service as ledger
@@ -31,11 +38,14 @@ async def create(db: Db, user_id: int) -> tuple[User, bool]:
 
 async def show(db: Db, user_id: int) -> tuple[User, list[Account]]:
     """Raises `UserNotFound`."""
-    async with db.read() as tx:
+
+    async def work(tx: Tx) -> tuple[User, list[Account]]:
         user = await store.select_user(tx, user_id)
         if user is None:
             raise UserNotFound(user_id)
         return user, await ledger.balances(tx, user_owner(user_id))
+
+    return await db.query(work)
 
 
 async def unknown(tx: Tx, user_ids: Collection[int]) -> set[int]:
@@ -47,16 +57,25 @@ async def deposit(db: Db, command: DepositCommand) -> Deposit:
     """Money from outside, once for each key. Raises `UserNotFound`, `KeyReused`, `AccountLimit`.
 
     When the answer of COMMIT is lost, the same transaction is run again: under the key of the
-    client, or else the deposit's own id, it finds what the first one made.
+    client, or else the deposit's own id, it finds what the first one made. Raises
+    `OutcomeUnknown` when the database stays lost.
     """
+    in_doubt = False
 
     async def work() -> Deposit:
+        nonlocal in_doubt
         try:
             return await _deposit(db, command)
-        except CommitInDoubt:
-            return await _deposit(db, command)
+        except CommitInDoubt as error:
+            in_doubt = True
+            raise ConnectionLost(str(error)) from error
 
-    made = await db.retrying(work)
+    try:
+        made = await db.retrying(work)
+    except DatabaseUnavailable:
+        if in_doubt:
+            raise OutcomeUnknown("deposit", command.id) from None
+        raise
     event = "deposit.replayed" if made.replayed else "deposit.succeeded"
     log.info(event, deposit_id=str(made.id), user_id=made.user_id)
     return made

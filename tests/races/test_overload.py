@@ -1,0 +1,150 @@
+"""A full queue refuses, and a caller who has left is not charged."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from tests.conftest import API_KEY, Stores
+from tests.races.conftest import Pair
+from tests.races.inprocess import batch, charge_all, new_user
+from tests.races.load import Answer, Caller, Wish
+from tests.races.truth import (
+    assert_each_charged_once,
+    assert_ledger_clean,
+    charges_of,
+    locked,
+    wait_for_waiters,
+)
+
+from picopay.app import create_app
+from picopay.charges.batcher import SIDE_LANES_MAX
+from picopay.infra.db import Db
+from picopay.infra.settings import Settings
+
+QUEUE_MAX = 20
+
+
+@pytest.fixture
+async def narrow(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    """The application with a short queue."""
+    app = create_app(settings.model_copy(update={"charge_queue_max": QUEUE_MAX}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app),
+            base_url="http://picopay",
+            headers={"X-API-Key": API_KEY},
+        ) as client,
+    ):
+        yield client
+
+
+async def test_beyond_the_queue_charges_are_told_to_come_again_and_the_rest_are_right(
+    narrow: httpx2.AsyncClient, db: Db, stores: Stores
+) -> None:
+    user = await new_user(narrow, 1, 1000)
+    wishes = [Wish.of(user) for _ in range(200)]
+
+    answers = await charge_all(narrow, wishes)
+
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses.keys() == {200, 503}
+    assert statuses[200] >= QUEUE_MAX
+    for answer in answers:
+        if answer.status_code == 503:
+            assert answer.json()["code"] == "overloaded"
+            assert int(answer.headers["retry-after"]) >= 1
+    made = [w for w, answer in zip(wishes, answers, strict=True) if answer.status_code == 200]
+    refused = [w.key for w in wishes if w not in made]
+    await assert_each_charged_once(stores.database_url, made, 1000)
+    assert not await charges_of(stores.database_url, refused)
+    await assert_ledger_clean(db)
+
+
+async def test_after_an_overload_the_queue_takes_charges_again(
+    narrow: httpx2.AsyncClient, stores: Stores
+) -> None:
+    user = await new_user(narrow, 1, 1000)
+    wishes = [Wish.of(user) for _ in range(100)]
+    left = wishes
+    for _ in range(100):
+        answers = await charge_all(narrow, left)
+        left = [w for w, answer in zip(left, answers, strict=True) if answer.status_code == 503]
+        if not left:
+            break
+    assert left == []
+    await assert_each_charged_once(stores.database_url, wishes, 1000)
+
+
+async def test_a_batch_request_larger_than_the_queue_is_refused_whole(
+    narrow: httpx2.AsyncClient, stores: Stores
+) -> None:
+    user = await new_user(narrow, 1, 1000)
+    wishes = [Wish.of(user) for _ in range(QUEUE_MAX + 1)]
+    items = [{**wish.body(), "idempotency_key": wish.key} for wish in wishes]
+
+    answer = await narrow.post("/v1/charges/batch", json={"charges": items})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert not await charges_of(stores.database_url, [wish.key for wish in wishes])
+    assert [r["status"] for r in await batch(narrow, wishes[1:])] == ["success"] * QUEUE_MAX
+
+
+@pytest.mark.kill
+async def test_a_caller_who_left_before_its_batch_began_is_not_charged(pair: Pair) -> None:
+    """Those whose batch had begun stand, and their keys are replayed; none is charged twice."""
+    caller = pair.callers[0]
+    wishes = [Wish.of(user) for user in await caller.new_users(60)]
+    await asyncio.gather(*(caller.charge(Wish.of(wish.user_id)) for wish in wishes))  # all known
+
+    async with locked(pair.url, "merchant:default"):
+        left = await asyncio.gather(*(_leave_early(caller, wish, 1.5) for wish in wishes))
+        assert all(left)
+        await wait_for_waiters(pair.url, 1)
+        await asyncio.sleep(2)
+    await _settled(caller)
+    begun = await charges_of(pair.url, [wish.key for wish in wishes])
+    assert set(begun.values()) <= {1}
+    assert len(begun) <= 2 * SIDE_LANES_MAX
+    assert len(begun) < len(wishes) / 2
+
+    answers = await asyncio.gather(*(caller.charge(wish) for wish in wishes))
+    assert {answer.status for answer in answers} == {200}
+    replayed = {w.key for w, answer in zip(wishes, answers, strict=True) if answer.replayed}
+    assert replayed == set(begun)
+    made = await charges_of(pair.url, [wish.key for wish in wishes])
+    assert made == Counter(wish.key for wish in wishes)
+
+
+@pytest.mark.kill
+async def test_the_charge_of_a_caller_who_left_after_its_batch_began_stands(pair: Pair) -> None:
+    caller = pair.callers[0]
+    (user,) = await caller.new_users(1)
+    wish = Wish.of(user)
+    async with locked(pair.url, "merchant:default"):
+        leaving = asyncio.create_task(_leave_early(caller, wish, 1.5))
+        await wait_for_waiters(pair.url, 1)
+        assert await leaving
+    await _settled(caller)
+    assert await charges_of(pair.url, [wish.key]) == {wish.key: 1}
+    answer = await caller.charge(wish)
+    assert (answer.status, answer.replayed) == (200, True)
+    await assert_each_charged_once(pair.url, [wish], 1_000_000)
+
+
+async def _leave_early(caller: Caller, wish: Wish, seconds: float) -> bool:
+    try:
+        await caller.charge(wish, timeout_seconds=seconds)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def _settled(caller: Caller) -> Answer:
+    """What was under way has ended: a charge in the same lane is answered, and then some time."""
+    (user,) = await caller.new_users(1)
+    answer = await caller.charge(Wish.of(user))
+    await asyncio.sleep(1)
+    return answer

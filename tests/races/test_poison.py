@@ -1,0 +1,149 @@
+"""One charge that PostgreSQL refuses to store fails alone: its neighbours never notice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from tests.conftest import API_KEY, Stores
+from tests.races.inprocess import batch, charge, charge_all, new_user
+from tests.races.load import Wish
+from tests.races.truth import (
+    assert_each_charged_once,
+    assert_ledger_clean,
+    charges_of,
+    connected,
+    locked,
+    wait_for_waiters,
+)
+
+from picopay.app import create_app
+from picopay.infra.db import Db
+from picopay.infra.settings import Settings
+
+POISON = 666
+
+
+@pytest.fixture
+async def scratch_url(stores: Stores) -> AsyncIterator[str]:
+    """A copy of the schema in which one amount cannot be stored."""
+    base, _, worker = stores.database_url.rpartition("/")
+    name = f"{worker}_poisoned"
+    async with connected(stores.owner_url) as owner:
+        await owner.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await owner.execute(f"CREATE DATABASE {name} TEMPLATE template")
+    async with connected(f"{base}/{name}") as owner:
+        await owner.execute(
+            f"ALTER TABLE charges ADD CONSTRAINT poison CHECK (amount <> {100 * POISON})"
+        )
+    yield f"{base}/{name}"
+    async with connected(stores.owner_url) as owner:
+        await owner.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def poisoned(scratch_url: str, settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    app = create_app(settings.model_copy(update={"database_url": scratch_url}))
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app),
+            base_url="http://picopay",
+            headers={"X-API-Key": API_KEY},
+            timeout=30,
+        ) as client,
+    ):
+        yield client
+
+
+async def assert_nothing_written(url: str, wish: Wish) -> None:
+    async with connected(url) as connection:
+        assert not await charges_of(url, [wish.key])
+        keys = "SELECT count(*) FROM idempotency_keys WHERE key = $1"
+        assert await connection.fetchval(keys, wish.key) == 0
+        postings = "SELECT count(*) FROM postings WHERE amount = $1"
+        assert await connection.fetchval(postings, 100 * wish.amount) == 0
+
+
+@pytest.mark.parametrize("position", [0, 30, 59])
+async def test_a_poisoned_charge_in_a_burst_fails_alone(
+    poisoned: httpx2.AsyncClient, scratch_url: str, position: int
+) -> None:
+    users = [await new_user(poisoned, user, 1000) for user in range(1, 7)]
+    wishes = [Wish.of(users[i % 6]) for i in range(60)]
+    bad = wishes[position] = Wish.of(users[position % 6], POISON)
+
+    answers = await charge_all(poisoned, wishes)
+
+    assert answers[position].status_code == 500
+    assert answers[position].json()["code"] == "internal-error"
+    assert "poison" not in answers[position].text
+    assert [a.status_code for a in answers].count(200) == 59
+    await assert_nothing_written(scratch_url, bad)
+    neighbours = [wish for wish in wishes if wish is not bad]
+    await assert_each_charged_once(scratch_url, neighbours, 1000)
+    db = Db(scratch_url)
+    await assert_ledger_clean(db)
+    await db.close()
+
+
+async def test_a_poisoned_item_of_a_batch_request_fails_alone(
+    poisoned: httpx2.AsyncClient, scratch_url: str
+) -> None:
+    user = await new_user(poisoned, 1, 10_000)
+    wishes = [Wish.of(user) for _ in range(400)]
+    bad = wishes[300] = Wish.of(user, POISON)
+
+    results = await batch(poisoned, wishes)
+
+    assert [i for i, result in enumerate(results) if result["status"] != "success"] == [300]
+    assert results[300]["problem"]["code"] == "internal-error"
+    await assert_nothing_written(scratch_url, bad)
+    await assert_each_charged_once(
+        scratch_url, [wish for wish in wishes if wish is not bad], 10_000
+    )
+
+
+async def test_the_key_of_a_poisoned_charge_stays_free(
+    poisoned: httpx2.AsyncClient, scratch_url: str
+) -> None:
+    wish = Wish.of(await new_user(poisoned, 1, 1000), POISON)
+    assert (await charge(poisoned, wish)).status_code == 500
+    async with connected(scratch_url) as owner:
+        await owner.execute("ALTER TABLE charges DROP CONSTRAINT poison")
+    assert (await charge(poisoned, wish)).status_code == 200
+    await assert_each_charged_once(scratch_url, [wish], 1000)
+
+
+async def test_a_poisoned_charge_that_waits_for_a_locked_payer_fails_alone(
+    poisoned: httpx2.AsyncClient, scratch_url: str
+) -> None:
+    """In the payer's side lane too, even when the account is locked again before it is found."""
+    user = await new_user(poisoned, 1, 1000)
+    wishes = [Wish.of(user) for _ in range(12)]
+    bad = wishes[5] = Wish.of(user, POISON)
+    async with locked(scratch_url, f"user:{user}"):
+        calls = [asyncio.create_task(charge(poisoned, wishes[0]))]
+        await wait_for_waiters(scratch_url, 1)
+        calls += [asyncio.create_task(charge(poisoned, wish)) for wish in wishes[1:]]
+        await asyncio.sleep(0.2)
+        # PostgreSQL grants the row in the order of asking: first charge, `second`, the others.
+        second = asyncio.create_task(_hold(scratch_url, user, 0.5))
+        await wait_for_waiters(scratch_url, 2)
+    await calls[0]
+    await wait_for_waiters(scratch_url, 1)
+    third = asyncio.create_task(_hold(scratch_url, user, 0.5))
+    await wait_for_waiters(scratch_url, 2)
+
+    answers = await asyncio.gather(*calls)
+    await asyncio.gather(second, third)
+
+    assert answers[5].json()["code"] == "internal-error"
+    assert [answer.status_code for answer in answers].count(200) == 11
+    await assert_nothing_written(scratch_url, bad)
+    await assert_each_charged_once(scratch_url, [w for w in wishes if w is not bad], 1000)
+
+
+async def _hold(url: str, user: int, seconds: float) -> None:
+    async with locked(url, f"user:{user}"):
+        await asyncio.sleep(seconds)
