@@ -92,8 +92,8 @@ async def clean(stores: Stores) -> Stores:
         await connection.execute(f"TRUNCATE {TABLES}")
     finally:
         await connection.close()
-    redis = Redis.from_url(stores.redis_url)
-    await redis.flushdb()
+    redis: Redis = Redis.from_url(stores.redis_url)  # pyright: ignore[reportUnknownMemberType] - its own **kwargs
+    await redis.execute_command("FLUSHDB")  # pyright: ignore[reportUnknownMemberType] - likewise
     await redis.aclose()
     return stores
 

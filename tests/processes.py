@@ -68,6 +68,9 @@ class Server:
             time.sleep(0.02)
         return self
 
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def is_healthy(self) -> bool:
         try:
             return get(self.port, "/health")[0] == 200
@@ -105,8 +108,12 @@ class Site:
 
     def serve(self, *, workers: int = 1, environment: Mapping[str, str] | None = None) -> Server:
         server = Server(self.data_dir, workers=workers, environment=environment)
-        self._servers.append(server)
+        self.adopt(server)
         return server.start()
+
+    def adopt(self, server: Server) -> None:
+        """Stop it too at the end."""
+        self._servers.append(server)
 
     @property
     def database_url(self) -> str:
@@ -123,18 +130,19 @@ class Site:
 
     def everything(self) -> set[int]:
         """All pids of this site: serve and its processes, keeper, PostgreSQL and Valkey."""
-        serving = [s.pids() for s in self._servers if s.process.poll() is None]
+        serving = [s.pids() for s in self._servers if s.is_running()]
         return self.world.processes().union(*serving)
 
     def close(self) -> None:
         for server in self._servers:
-            if server.process.poll() is None:
+            if server.is_running():
                 server.process.terminate()
         for server in self._servers:
-            try:
-                server.process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            if server.is_running():
+                try:
+                    server.process.wait(STOP_SECONDS_MAX)
+                except subprocess.TimeoutExpired:
+                    server.kill()
         self.world.clean_up()
         wait_until(lambda: not self.world.processes())
 
@@ -145,10 +153,10 @@ def clean_environment() -> dict[str, str]:
     return kept | {"APP_API_KEY": API_KEY, "LOG_LEVEL": "WARNING", "LOG_FORMAT": "json"}
 
 
-def ledger_check(data_dir: Path) -> dict[str, Any]:
-    """What `picopay ledger check` reports; it must have found nothing wrong."""
+def picopay(data_dir: Path, *arguments: str) -> Any:  # noqa: ANN401 - whatever it prints as JSON
+    """Run a command on the data directory; it must succeed."""
     answer = subprocess.run(
-        [PICOPAY, "ledger", "check", "--json", "--data-dir", data_dir],
+        [PICOPAY, *arguments, "--json", "--data-dir", data_dir],
         env=clean_environment(),
         cwd=data_dir.parent,
         capture_output=True,
@@ -157,9 +165,13 @@ def ledger_check(data_dir: Path) -> dict[str, Any]:
         check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
-    report: dict[str, Any] = json.loads(answer.stdout)
+    return json.loads(answer.stdout)
+
+
+def assert_ledger_clean(data_dir: Path) -> None:
+    report = picopay(data_dir, "ledger", "check")
     assert report["clean"] is True, report
-    return report
+    assert sum(check["checked"] for check in report["checks"]) > 0
 
 
 def get(port: int, path: str, *, timeout_seconds: float = 5) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """A network that fails where a test wants it to: a TCP proxy in front of a real server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from typing import Final
@@ -39,7 +39,7 @@ class PostgresProxy:
         self._lost = False
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["PostgresProxy"]:
+    async def running(self) -> AsyncGenerator["PostgresProxy"]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:

@@ -56,18 +56,14 @@ def test_only_services_begin_transactions_and_nobody_commits(module: Path) -> No
         assert module.name in TRANSACTION_OWNERS | {"schema.py"}
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES if m.name == "store.py"], ids=_name
-)
+@pytest.mark.parametrize("module", [m for m in MODULES if m.name == "store.py"], ids=_name)
 def test_stores_join_transactions(module: Path) -> None:
     for function in ast.parse(module.read_text()).body:
         if isinstance(function, ast.AsyncFunctionDef):
             assert function.args.args[0].arg == "tx", function.name
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES if m.name == "service.py"], ids=_name
-)
+@pytest.mark.parametrize("module", [m for m in MODULES if m.name == "service.py"], ids=_name)
 def test_services_say_who_owns_the_transaction(module: Path) -> None:
     for function in ast.parse(module.read_text()).body:
         if isinstance(function, ast.AsyncFunctionDef):

@@ -36,6 +36,7 @@ from picopay.kernel.money import Money
 from picopay.ledger.model import AccountId
 
 BATCH_MAX: Final = 256
+CHUNK_MAX: Final = 500  # of a bulk request
 SIDE_LANES_MAX: Final = 8
 # A caller who has waited this long is asked whether he is still there before he is charged.
 ASK_AFTER_SECONDS: Final = 0.02
@@ -79,7 +80,7 @@ class Batcher:
     async def charge_many(self, commands: Sequence[ChargeCommand], gone: Gone) -> list[Decision]:
         """Decisions in the order of the commands, committed in chunks behind single charges."""
         self._check_room(len(commands))
-        chunks = [commands[i : i + BATCH_MAX] for i in range(0, len(commands), BATCH_MAX)]
+        chunks = [commands[i : i + CHUNK_MAX] for i in range(0, len(commands), CHUNK_MAX)]
         parts = await asyncio.gather(*(self._enqueue(c, gone, self._bulk) for c in chunks))
         outcomes = list(chain.from_iterable(parts))
         busy = [c for c, o in zip(commands, outcomes, strict=True) if isinstance(o, Busy)]

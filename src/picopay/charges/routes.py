@@ -1,7 +1,7 @@
 """HTTP edge of charging."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from time import perf_counter
 from typing import Annotated, Final, TypeVar
 from uuid import UUID
@@ -34,10 +34,11 @@ from picopay.idempotency.rules import parse_uuid_key
 from picopay.infra import metrics
 from picopay.infra.db import Db
 from picopay.infra.json import Json, field_errors, parse
-from picopay.infra.logs import log
+from picopay.infra.logs import log, log_all
 from picopay.infra.problems import document, documented
 from picopay.infra.routing import decode_cursor, header, page_of, takes
 from picopay.kernel.errors import Invalid, Refused
+from picopay.ledger.errors import InsufficientFunds
 
 T = TypeVar("T")
 
@@ -49,7 +50,14 @@ _KEY: Final = header(
     "Makes a retry safe: the same key charges once, however often it is sent.",
 )
 _ITEMS_A_TURN: Final = 200
-_REPLAYED: Final = {"Idempotent-Replayed": "true"}
+
+# Log events; see docs/reference/logs.md.
+CHARGED: Final = "charge.succeeded"
+REPLAYED: Final = "charge.replayed"
+INSUFFICIENT: Final = "charge.insufficient_balance"
+REFUSED: Final = "charge.refused"
+
+_REPLAY_HEADERS: Final = {"Idempotent-Replayed": "true"}
 _COMMON: Final = (*guards.PROBLEMS, "validation", "overloaded", "database-unavailable")
 
 
@@ -71,8 +79,8 @@ async def post_charge(request: Request) -> Response:
         command = body.to_command(caller, parse_uuid_key(_idempotency_keys(request)))
         batcher: Batcher = request.app.state.batcher
         return _answer(command, await batcher.charge(command, request.is_disconnected))
-    except Refused as refused:
-        _count_refusal(refused)
+    except Exception as error:
+        _count(error)
         raise
     finally:
         metrics.charge_latency.observe(perf_counter() - started)
@@ -90,31 +98,43 @@ def _answer(command: ChargeCommand, decision: Decision) -> Response:
             return Json(ChargeOut.of(charge))
         case Replayed(charge):
             metrics.charge_replayed.inc()
-            return Json(ChargeOut.of(charge), headers=_REPLAYED)
+            return Json(ChargeOut.of(charge), headers=_REPLAY_HEADERS)
         case Declined(reason):
             raise reason
 
 
-def _count_refusal(refused: Refused) -> None:
-    insufficient = refused.code == "insufficient-balance"
+def _count(error: Exception) -> None:
+    """Every answer above 399 once, our own failures too."""
+    insufficient = isinstance(error, InsufficientFunds)
     (metrics.charge_insufficient if insufficient else metrics.charge_failed).inc()
 
 
 def _log(command: ChargeCommand, decision: Decision) -> None:
+    event, fields = _event(command, decision)
+    log.info(event, **fields)
+
+
+def _log_all(commands: Sequence[ChargeCommand], decisions: Sequence[Decision]) -> None:
+    rows: dict[str, list[dict[str, object]]] = {}
+    for command, decision in zip(commands, decisions, strict=True):
+        event, fields = _event(command, decision)
+        rows.setdefault(event, []).append(fields)
+    for event, of_event in rows.items():
+        log_all(event, of_event)
+
+
+def _event(command: ChargeCommand, decision: Decision) -> tuple[str, dict[str, object]]:
     match decision:
         case Approved(charge):
-            log.info("charge.succeeded", transaction_id=str(charge.id), user_id=charge.user_id)
+            return CHARGED, {"transaction_id": charge.id, "user_id": charge.user_id}
         case Replayed(charge):
-            log.info("charge.replayed", idempotency_key=charge.key, transaction_id=str(charge.id))
-        case Declined(reason) if reason.code == "insufficient-balance":
-            log.info(
-                "charge.insufficient_balance",
-                user_id=command.user_id,
-                amount=str(command.money.major),
-                currency=command.money.currency,
-            )
+            return REPLAYED, {"idempotency_key": charge.key, "transaction_id": charge.id}
+        case Declined(reason) if isinstance(reason, InsufficientFunds):
+            money = command.money
+            fields = {"amount": str(money.major), "currency": money.currency}
+            return INSUFFICIENT, {"user_id": command.user_id, **fields}
         case Declined(reason):
-            log.info("charge.refused", user_id=command.user_id, code=reason.code)
+            return REFUSED, {"user_id": command.user_id, "code": reason.code}
 
 
 @router.post(
@@ -130,9 +150,11 @@ async def post_batch(request: Request) -> Response:
     read = [item async for item in _by_turns(_read_item(item, caller) for item in items)]
     commands = [item for item in read if isinstance(item, ChargeCommand)]
     batcher: Batcher = request.app.state.batcher
-    decisions = iter(await batcher.charge_many(commands, request.is_disconnected))
+    decided = await batcher.charge_many(commands, request.is_disconnected)
+    _log_all(commands, decided)
+    decisions = iter(decided)
     answers = (
-        _result(item, next(decisions)) if isinstance(item, ChargeCommand) else _rejected(item)
+        _result(next(decisions)) if isinstance(item, ChargeCommand) else _rejected(item)
         for item in read
     )
     return Json(ChargeBatchOut([answer async for answer in _by_turns(answers)]))
@@ -160,8 +182,7 @@ def _rejected(refused: Refused) -> BatchResultOut:
     return BatchResultOut("rejected", problem=document(refused))
 
 
-def _result(command: ChargeCommand, decision: Decision) -> BatchResultOut:
-    _log(command, decision)
+def _result(decision: Decision) -> BatchResultOut:
     match decision:
         case Approved(charge):
             metrics.charge_succeeded.inc()
@@ -170,7 +191,7 @@ def _result(command: ChargeCommand, decision: Decision) -> BatchResultOut:
             metrics.charge_replayed.inc()
             return BatchResultOut("replayed", TransactionOut.of(charge), balance_after(charge))
         case Declined(reason):
-            _count_refusal(reason)
+            _count(reason)
             return BatchResultOut("declined", problem=document(reason))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Final
@@ -23,6 +24,17 @@ def _stamp(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     if "request_id" not in event and (request_id := request_id_var.get()) is not None:
         event["request_id"] = request_id
     return event
+
+
+def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
+    """One info line for each row, rendered and written together: for what comes by hundreds."""
+    if not log.is_enabled_for(logging.INFO):
+        return
+    common = dict(_stamp(None, "info", {"event": event}))
+    lines = [_json({**row, **common}) for row in rows]
+    if lines:
+        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.flush()
 
 
 def _json(value: object, **_: object) -> str:

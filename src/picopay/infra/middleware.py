@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picopay.infra import metrics, problems
 from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable
-from picopay.infra.ids import new_id
+from picopay.infra.ids import new_id_text
 from picopay.infra.logs import log, request_id_var
 from picopay.kernel.errors import Refused
 
@@ -96,7 +96,7 @@ class _Exchange:
         self._send = send
         self._started = False
         self._bytes_left = BATCH_BODY_BYTES_MAX if scope["path"] == BATCH_PATH else BODY_BYTES_MAX
-        self.request_id = str(new_id()).encode()
+        self.request_id = new_id_text().encode()
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 self.request_id = value

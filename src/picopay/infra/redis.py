@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from picopay.infra import metrics
 from picopay.infra.logs import log
@@ -47,6 +47,10 @@ class Fast:
         try:
             async with asyncio.timeout(self._budget_seconds):
                 return await work(self._redis)
+        except ResponseError as error:
+            # It answers, if only to refuse, as a full one refuses writes: no reason to stay away.
+            log.debug("redis.refused", error=str(error))
+            return None
         except (RedisError, OSError, TimeoutError) as error:
             self._open_breaker(error)
             return None

@@ -1,7 +1,7 @@
 """Charging on a real database: once for each key, whatever happens in between."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -33,7 +33,7 @@ async def balance(db: Db, user_id: int = 1, currency: str = "USD") -> int:
 
 
 async def count(owner: asyncpg.Connection, what: str) -> int:
-    return await owner.fetchval(f"SELECT count(*) FROM {what}")
+    return await owner.fetchval(f"SELECT count(*) FROM {what}")  # noqa: S608 - a test's own
 
 
 def codes(outcomes: list[Outcome]) -> list[str]:
@@ -44,7 +44,7 @@ def codes(outcomes: list[Outcome]) -> list[str]:
 
 
 @asynccontextmanager
-async def locked_elsewhere(stores: Stores, owner: str) -> AsyncIterator[asyncpg.Connection]:
+async def locked_elsewhere(stores: Stores, owner: str) -> AsyncGenerator[asyncpg.Connection]:
     """Another session that holds the owner's account."""
     other = await connect(stores.database_url)
     try:
@@ -55,9 +55,7 @@ async def locked_elsewhere(stores: Stores, owner: str) -> AsyncIterator[asyncpg.
         await other.close()
 
 
-async def test_a_batch_is_written_and_answered_in_order(
-    db: Db, owner: asyncpg.Connection
-) -> None:
+async def test_a_batch_is_written_and_answered_in_order(db: Db, owner: asyncpg.Connection) -> None:
     batch = [
         a_charge(10_000, key="a"),
         a_charge(999_999),
@@ -220,16 +218,20 @@ async def test_a_lost_commit_is_looked_up_and_ends_in_one_charge(
     assert again == Replayed(outcomes[0].charge)
 
 
-@pytest.mark.parametrize(("cut", "charged"), [(Cut.BEFORE_COMMIT, 0), (Cut.AFTER_COMMIT, 1)])
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LOST_DATABASE_SECONDS", 0.5)
+
+
+@pytest.mark.parametrize("case", [(Cut.BEFORE_COMMIT, 0), (Cut.AFTER_COMMIT, 1)])
 async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unknown(
     lossy_db: Db,
     proxy: PostgresProxy,
     owner: asyncpg.Connection,
-    monkeypatch: pytest.MonkeyPatch,
-    cut: Cut,
-    charged: int,
+    impatient: None,
+    case: tuple[Cut, int],
 ) -> None:
-    monkeypatch.setattr(service, "LOST_DATABASE_SECONDS", 0.5)
+    cut, charged = case
     command, poor = a_charge(key="a"), a_charge(999_999)
     proxy.cut, proxy.stay_lost = cut, True
     unknown, declined = await service.commit_batch(lossy_db, [command, poor], wait=False)
@@ -248,7 +250,9 @@ async def test_a_session_killed_while_it_waits_is_run_again(db: Db, clean: Store
     async with locked_elsewhere(clean, "user:1") as other:
         waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], wait=True))
         await asyncio.sleep(0.2)
-        blocked = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        blocked = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        )
         assert await other.fetch(blocked) == [(True,)]
     assert codes(await waiting) == ["approved"]
     assert await balance(db) == 99_000

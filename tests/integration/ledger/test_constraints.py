@@ -1,5 +1,6 @@
 """PostgreSQL itself refuses what must never be: by the app's privileges, checks and keys."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
@@ -18,8 +19,8 @@ ID: Final = "0198c0de-0000-7000-8000-000000000001"
 OTHER_ID: Final = "0198c0de-0000-7000-8000-000000000002"
 
 
-def insert(table: str, row: dict[str, object], **changed: object) -> str:
-    values = row | changed
+def insert(table: str, row: Mapping[str, object], **changed: object) -> str:
+    values = {**row, **changed}
     texts = ", ".join("NULL" if v is None else f"'{v}'" for v in values.values())
     return f"INSERT INTO {table} ({', '.join(values)}) VALUES ({texts})"  # noqa: S608 - a test's own
 

@@ -32,9 +32,7 @@ async def accounts(owner: asyncpg.Connection) -> dict[str, tuple[int, int, int]]
     return {row["owner"]: (row["debits"], row["credits"], row["version"]) for row in rows}
 
 
-async def test_postings_and_totals_are_written_together(
-    db: Db, owner: asyncpg.Connection
-) -> None:
+async def test_postings_and_totals_are_written_together(db: Db, owner: asyncpg.Connection) -> None:
     await post(db, a_move(1000, debit="world", credit="user:1"), a_move(300), a_move(200))
     assert await accounts(owner) == {
         "world": (1000, 0, 1),
@@ -137,9 +135,7 @@ async def test_totals_that_changed_since_they_were_read_are_not_overwritten(
     assert await owner.fetchval("SELECT count(*) FROM postings") == 2
 
 
-async def test_a_stale_credit_side_fails_the_transaction(
-    db: Db, owner: asyncpg.Connection
-) -> None:
+async def test_a_stale_credit_side_fails_the_transaction(db: Db, owner: asyncpg.Connection) -> None:
     await post(db, a_move(100, debit="world", credit="user:1"), a_move(1))
     async with db.read() as tx:
         old = await service.balances(tx, "merchant:default")

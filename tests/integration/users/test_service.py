@@ -1,6 +1,7 @@
 """Users and their money from outside: deposited once for each key, told by statements."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 
 import asyncpg
@@ -127,17 +128,13 @@ async def test_deposits_beyond_64_bits_are_refused(db: Db, owner: asyncpg.Connec
     assert not (await service.deposit(db, a_deposit(99, key="a"))).replayed
 
 
-@pytest.mark.parametrize("cut", [Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT])
-@pytest.mark.parametrize("key", [None, "a"])
+@pytest.mark.parametrize(
+    ("cut", "key"), itertools.product((Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT), (None, "a"))
+)
 async def test_a_lost_commit_ends_in_one_deposit(
-    db: Db,
-    lossy_db: Db,
-    proxy: PostgresProxy,
-    owner: asyncpg.Connection,
-    cut: Cut,
-    key: str | None,
-) -> None:  # fmt: skip
-    await service.create(db, 1)
+    lossy_db: Db, proxy: PostgresProxy, owner: asyncpg.Connection, cut: Cut, key: str | None
+) -> None:
+    await service.create(lossy_db, 1)
     proxy.cut = cut
     deposit = await service.deposit(lossy_db, a_deposit(500, key=key))
     assert proxy.commits_lost == 1

@@ -1,5 +1,6 @@
 """JSON keeps every digit, and what is not plain JSON is refused with a reason."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +39,11 @@ def test_fractions_keep_their_digits(body: bytes, value: str) -> None:
 
 
 def test_whole_numbers_are_integers_of_any_size() -> None:
-    assert decode(b"[1, -0, 123456789012345678901234567890]") == [1, 0, 123456789012345678901234567890]
+    assert decode(b"[1, -0, 123456789012345678901234567890]") == [
+        1,
+        0,
+        123456789012345678901234567890,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,8 @@ def test_what_is_not_plain_json_is_refused(body: bytes) -> None:
     with pytest.raises(Invalid) as refused:
         decode(body)
     assert refused.value.code == "validation"
-    (error,) = refused.value.fields["errors"]  # pyright: ignore[reportGeneralTypeIssues] - one pair
+    errors: Any = refused.value.fields["errors"]
+    (error,) = errors
     assert error["field"] == "body"
     assert error["message"]
     assert len(error["message"]) < 200
@@ -94,7 +100,10 @@ def test_ordinary_nesting_is_fine() -> None:
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(st.characters(codec="utf-8")),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.text(st.characters(codec="utf-8")),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
     max_leaves=10,
 )
@@ -107,12 +116,8 @@ def test_plain_values_are_read_back(value: object) -> None:
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_value_or_are_refused(body: bytes) -> None:
-    try:
-        decode(body)
-    except Invalid as refused:
-        assert refused.detail == "the body is not valid JSON"
-    else:
-        json.loads(body)
+    with contextlib.suppress(Invalid):
+        assert decode(body) == json.loads(body, parse_float=Decimal)
 
 
 class Body(BaseModel):

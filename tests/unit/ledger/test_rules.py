@@ -15,10 +15,13 @@ from picopay.ledger.rules import TOTAL_MAX, Book, bounds_below, merge_newest
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OWNERS = ("user:1", "user:2", "merchant:default", "world")
 
+
+def between(minor: int, sides: list[str], currency: str) -> Move:
+    return a_move(minor, debit=sides[0], credit=sides[1], currency=currency)
+
+
 moves = st.builds(
-    lambda minor, sides, currency: a_move(
-        minor, debit=sides[0], credit=sides[1], currency=currency
-    ),
+    between,
     st.integers(1, 400),
     st.lists(st.sampled_from(OWNERS), min_size=2, max_size=2, unique=True),
     st.sampled_from(["USD", "JPY"]),

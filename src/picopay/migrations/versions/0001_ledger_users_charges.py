@@ -80,6 +80,7 @@ def _bigint(name: str, default: str | None = None) -> sa.Column[object]:
     return sa.Column(name, sa.BigInteger(), nullable=False, server_default=default)
 
 
+# Check constraints are named without their table: the naming convention puts it in front.
 def _ledger() -> None:
     op.create_table(
         "accounts",
@@ -91,12 +92,10 @@ def _ledger() -> None:
         _bigint("version", "0"),
         _created_at(),
         sa.PrimaryKeyConstraint("owner", "currency", name="accounts_pkey"),
-        sa.CheckConstraint("may_overdraw OR credits >= debits", "accounts_never_overdrawn"),
-        sa.CheckConstraint("debits >= 0 AND credits >= 0", "accounts_totals_not_negative"),
-        sa.CheckConstraint("version >= 0", "accounts_version_not_negative"),
-        sa.CheckConstraint(
-            "version > 0 OR (debits = 0 AND credits = 0)", "accounts_moved_only_by_postings"
-        ),
+        sa.CheckConstraint("may_overdraw OR credits >= debits", "never_overdrawn"),
+        sa.CheckConstraint("debits >= 0 AND credits >= 0", "totals_not_negative"),
+        sa.CheckConstraint("version >= 0", "version_not_negative"),
+        sa.CheckConstraint("version > 0 OR (debits = 0 AND credits = 0)", "moved_only_by_postings"),
     )
     op.create_table(
         "postings",
@@ -112,11 +111,9 @@ def _ledger() -> None:
         _bigint("credit_version"),
         _created_at(),
         sa.PrimaryKeyConstraint("debit_owner", "id", name="postings_pkey"),
-        sa.CheckConstraint("amount BETWEEN 1 AND 1000000000000000", "postings_amount_in_range"),
-        sa.CheckConstraint("debit_owner <> credit_owner", "postings_two_accounts"),
-        sa.CheckConstraint(
-            "debit_version > 0 AND credit_version > 0", "postings_versions_positive"
-        ),
+        sa.CheckConstraint("amount BETWEEN 1 AND 1000000000000000", "amount_in_range"),
+        sa.CheckConstraint("debit_owner <> credit_owner", "two_accounts"),
+        sa.CheckConstraint("debit_version > 0 AND credit_version > 0", "versions_positive"),
     )
     op.create_index(
         "postings_debit_version_key",
@@ -135,7 +132,7 @@ def _users_and_charges() -> None:
         sa.Column("id", sa.BigInteger(), nullable=False, autoincrement=False),
         _created_at(),
         sa.PrimaryKeyConstraint("id", name="users_pkey"),
-        sa.CheckConstraint("id > 0", "users_id_positive"),
+        sa.CheckConstraint("id > 0", "id_positive"),
     )
     op.create_table(
         "charges",
@@ -148,8 +145,8 @@ def _users_and_charges() -> None:
         _text("idempotency_key", nullable=True),
         _created_at(),
         sa.PrimaryKeyConstraint("owner", "id", name="charges_pkey"),
-        sa.CheckConstraint("amount > 0", "charges_amount_positive"),
-        sa.CheckConstraint("balance_after >= 0", "charges_never_overdrawn"),
+        sa.CheckConstraint("amount > 0", "amount_positive"),
+        sa.CheckConstraint("balance_after >= 0", "never_overdrawn"),
     )
     op.create_index("charges_merchant_id_idx", "charges", ["merchant_id", "id"])
     op.create_table(
@@ -189,6 +186,6 @@ def _access() -> None:
         sa.Column("id", sa.Integer(), nullable=False, autoincrement=False),
         sa.Column("pepper", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="installation_pkey"),
-        sa.CheckConstraint("id = 1", "installation_single_row"),
+        sa.CheckConstraint("id = 1", "single_row"),
     )
     op.bulk_insert(installation, [{"id": 1, "pepper": secrets.token_bytes(32)}])

@@ -1,0 +1,166 @@
+"""The schema: migrations go up and down, agree with the models, and keep the rules of growth."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
+from tests.conftest import Stores
+
+from picopay import schema
+from picopay.infra.db import APP_ROLE, Base, Db
+
+TABLES = sorted(Base.metadata.tables.values(), key=lambda table: table.name)
+each_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+
+
+@pytest.fixture
+async def scratch_url(clean: Stores) -> AsyncIterator[str]:
+    """An empty database of the test's own."""
+    admin = await asyncpg.connect(clean.owner_url)
+    base, _, name = clean.owner_url.rpartition("/")
+    scratch = f"scratch_{name}"
+    try:
+        await admin.execute(f"DROP DATABASE IF EXISTS {scratch}")
+        await admin.execute(f"CREATE DATABASE {scratch}")
+        yield f"{base}/{scratch}"
+        await admin.execute(f"DROP DATABASE {scratch} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+async def relations(url: str) -> set[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        query = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        return {row["relname"] for row in await connection.fetch(query)}
+    finally:
+        await connection.close()
+
+
+async def test_migrations_go_up_down_and_up_again(scratch_url: str) -> None:
+    assert not await schema.is_current(scratch_url)
+    await schema.upgrade(scratch_url, scratch_url)
+    assert await schema.is_current(scratch_url)
+    after = await relations(scratch_url)
+    assert {table.name for table in TABLES} | {"entries"} <= after
+
+    await schema.downgrade(scratch_url, "base")
+    assert not await schema.is_current(scratch_url)
+    assert await relations(scratch_url) == {"alembic_version", "alembic_version_pkc"}
+
+    await schema.upgrade(scratch_url, scratch_url)
+    assert await relations(scratch_url) == after
+    assert await schema.is_current(scratch_url)
+
+
+async def test_upgrading_a_current_schema_changes_nothing(scratch_url: str) -> None:
+    await schema.upgrade(scratch_url, scratch_url)
+    connection = await asyncpg.connect(scratch_url)
+    pepper = await connection.fetchval("SELECT pepper FROM installation")
+    await schema.upgrade(scratch_url, scratch_url)
+    assert await connection.fetchval("SELECT pepper FROM installation") == pepper
+    await connection.close()
+
+
+async def test_models_and_migrations_agree(clean: Stores) -> None:
+    assert await schema.differences(clean.owner_url) == []
+
+
+async def test_models_and_migrations_agree_on_every_check(owner: asyncpg.Connection) -> None:
+    query = "SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0"
+    migrated = {row["conname"] for row in await owner.fetch(query)}
+    declared = {
+        str(check.name)
+        for table in TABLES
+        for check in table.constraints
+        if type(check).__name__ == "CheckConstraint"
+    }
+    assert declared == migrated
+
+
+async def test_an_extra_column_would_be_noticed(clean: Stores, owner: asyncpg.Connection) -> None:
+    await owner.execute("ALTER TABLE users ADD COLUMN nickname text")
+    try:
+        assert len(await schema.differences(clean.owner_url)) == 1
+    finally:
+        await owner.execute("ALTER TABLE users DROP COLUMN nickname")
+
+
+async def test_a_role_that_could_change_postings_would_be_noticed(
+    clean: Stores, owner: asyncpg.Connection
+) -> None:
+    assert not await schema.app_can_change_postings(clean.owner_url)
+    for privilege in ("UPDATE (amount)", "UPDATE", "DELETE", "TRUNCATE"):
+        await owner.execute(f"GRANT {privilege} ON postings TO {APP_ROLE}")
+        try:
+            assert await schema.app_can_change_postings(clean.owner_url)
+        finally:
+            await owner.execute(f"REVOKE {privilege} ON postings FROM {APP_ROLE}")
+    assert not await schema.app_can_change_postings(clean.owner_url)
+
+
+async def test_a_restored_or_other_database_has_another_identity(db: Db) -> None:
+    assert await db.identity(b"one") == await db.identity(b"one")
+    assert await db.identity(b"one") != await db.identity(b"other")
+
+
+def unique_keys(table: Table) -> list[set[str]]:
+    constraints = [
+        {column.name for column in constraint.columns}
+        for constraint in table.constraints
+        if isinstance(constraint, (PrimaryKeyConstraint, UniqueConstraint))
+    ]
+    return constraints + [_columns(index) for index in table.indexes if index.unique]
+
+
+def _columns(index: Index) -> set[str]:
+    return {column.name for column in index.columns}
+
+
+@each_table
+def test_every_table_is_distributed_by_a_column_or_is_reference_data(table: Table) -> None:
+    assert ("distributed_by" in table.info) != ("reference" in table.info)
+    if "distributed_by" in table.info:
+        assert table.info["distributed_by"] in table.columns
+    else:
+        assert table.info["reference"] is True
+
+
+@each_table
+def test_every_unique_key_holds_the_distribution_column(table: Table) -> None:
+    assert unique_keys(table)
+    if (column := table.info.get("distributed_by")) is not None:
+        assert all(column in key for key in unique_keys(table))
+
+
+@each_table
+def test_foreign_keys_stay_inside_an_aggregate_or_point_to_reference_data(table: Table) -> None:
+    for foreign in table.foreign_keys:
+        other = foreign.column.table
+        same = table.info.get("distributed_by"), other.info.get("distributed_by")
+        inside = same == (foreign.parent.name, foreign.column.name)
+        assert other.info.get("reference") or inside
+
+
+async def test_the_database_has_no_triggers_and_no_sequences(owner: asyncpg.Connection) -> None:
+    triggers = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal"
+    sequences = "SELECT relname FROM pg_class WHERE relkind = 'S'"
+    assert await owner.fetch(triggers) == []
+    assert await owner.fetch(sequences) == []
+
+
+async def test_the_app_holds_no_privilege_beyond_what_it_does(owner: asyncpg.Connection) -> None:
+    query = """SELECT table_name, privilege_type FROM information_schema.role_table_grants
+                WHERE grantee = $1 AND privilege_type <> 'SELECT'"""
+    granted = {tuple(row) for row in await owner.fetch(query, APP_ROLE)}
+    assert granted == {
+        ("postings", "INSERT"),
+        ("users", "INSERT"),
+        ("charges", "INSERT"),
+        ("idempotency_keys", "INSERT"),
+        ("idempotency_keys", "DELETE"),
+        ("api_keys", "INSERT"),
+        ("api_key_uses", "INSERT"),
+        ("api_key_uses", "UPDATE"),
+    }

@@ -1,0 +1,57 @@
+"""Nothing is left running when `picopay serve` ends, however it ends."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+from tests.embedded.world import is_alive, wait_until
+from tests.processes import Site, assert_ledger_clean
+from tests.races.load import Wish, caller, measured_figure
+
+pytestmark = pytest.mark.kill
+
+GONE_SECONDS_MAX = 15
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_is_left_running(site: Site, workers: int, number: signal.Signals) -> None:
+    server = site.serve(workers=workers)
+    before = site.everything()
+    # serve, keeper, postmaster with helpers, Valkey; two workers come with a tracker.
+    assert {site.world.keeper(), site.world.postmaster(), site.world.valkey()} < before
+    assert len(server.pids()) >= (1 if workers == 1 else 3)
+
+    started = time.monotonic()
+    status = server.stop(number)
+    wait_until(lambda: not any(is_alive(pid) for pid in before), GONE_SECONDS_MAX)
+
+    measured_figure("gone_ms", 1000 * (time.monotonic() - started))
+    assert not site.world.processes()
+    assert status == (-signal.SIGKILL if number is signal.SIGKILL else 0)
+    assert not server.is_healthy()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_after_a_kill_under_load_nothing_is_left_and_the_next_start_goes_on(
+    site: Site, workers: int
+) -> None:
+    server = site.serve(workers=workers)
+    async with caller(server.url) as by:
+        wishes = [Wish.of(user) for user in await by.new_users(10) for _ in range(30)]
+        calls = [asyncio.create_task(by.try_charge(wish)) for wish in wishes]
+        await asyncio.sleep(0.1)
+        before = site.everything()
+        await asyncio.to_thread(server.kill)
+        answers = await asyncio.gather(*calls)
+    wait_until(lambda: not any(is_alive(pid) for pid in before), GONE_SECONDS_MAX)
+
+    await asyncio.to_thread(server.start)
+    async with caller(server.url) as by:
+        again = await asyncio.gather(*(by.charge(wish) for wish in wishes))
+    assert {answer.status for answer in again} == {200}
+    for first, later in zip(answers, again, strict=True):
+        assert first is None or first.body == later.body
+    assert_ledger_clean(site.data_dir)
