@@ -1,0 +1,119 @@
+"""The README, run word by word."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picopay.embedded.servers import acquire
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+START_SECONDS_MAX = 90
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _here(commands: str, port: int, data_dir: Path) -> str:
+    """The README's commands, for this test's port and data directory."""
+    return commands.replace("localhost:8000", f"127.0.0.1:{port}").replace(
+        ".picopay/", f"{data_dir}/"
+    )
+
+
+def _shell(commands: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """`make run`, the README's first command, on a port and a data directory of the test's own."""
+    (make_run,) = [block for block in _blocks("bash") if "make run" in block]
+    port, data_dir = _free_port(), tmp_path / "data"
+    with (tmp_path / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [*make_run.split(), f"ARGS=--port {port} --data-dir {data_dir}"],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _wait_for(port)
+            yield port, data_dir
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the server did not start")
+
+
+@pytest.mark.kill
+def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
+    port, data_dir = started
+    environment = {"PICOPAY_DATA_DIR": str(data_dir)}
+    (curl,) = [block for block in _blocks("bash") if block.startswith("curl")]
+    (shown,) = [json.loads(block) for block in _blocks("json")]
+
+    first = _shell(_here(curl, port, data_dir), environment)
+    again = _shell(_here(curl, port, data_dir), environment)
+
+    assert first.returncode == 0, first.stderr
+    answer = json.loads(first.stdout)
+    shown["transaction"]["id"] = answer["transaction"]["id"]
+    assert answer == shown
+    assert again.stdout == first.stdout
+
+    (proof,) = [block for block in _blocks("bash") if "ledger check" in block]
+    proof = proof.replace("picopay demo", f"picopay demo --url http://127.0.0.1:{port}")
+    ran = _shell(proof, environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "user 1: 900.00 USD" in ran.stdout
+    assert "The ledger is clean." in ran.stdout
+
+
+@pytest.mark.kill
+def test_against_a_database_of_ones_own(tmp_path: Path) -> None:
+    (commands,) = [block for block in _blocks("bash") if "DATABASE_URL" in block]
+    *preparing, serving = commands.strip().splitlines()
+    port = _free_port()
+    with acquire(tmp_path / "data", ephemeral=True) as lease:
+        exports = "\n".join(preparing)
+        exports = re.sub(r"postgresql://\S+", lease.servers.database_url, exports)
+        exports = re.sub(r"redis://\S+", lease.servers.redis_url, exports)
+        serving = serving.replace("0.0.0.0", "127.0.0.1") + f" --port {port}"
+        until_up = f"until curl -sf http://127.0.0.1:{port}/readyz; do sleep 0.2; done"
+        ran = _shell(f"{exports}\n{serving} &\n{until_up}\nkill %1\nwait %1", {})
+    assert '"status":"healthy"' in ran.stdout, ran.stdout + ran.stderr
+    assert "production" in ran.stdout
