@@ -72,11 +72,11 @@ $(UV): locks/uv.txt
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --target .bootstrap -r locks/uv.txt
 	@touch $(UV)
 
-$(VENV)/bin/python: $(UV)
-	@test -x $@ || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	@touch -c $@
+$(VENV)/.made: $(UV)
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@touch $@
 
-$(VENV)/.run: locks/run.txt pyproject.toml $(VENV)/bin/python
+$(VENV)/.run: locks/run.txt pyproject.toml $(VENV)/.made
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r locks/run.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -53,5 +53,7 @@ async def test_after_a_kill_under_load_nothing_is_left_and_the_next_start_goes_o
         again = await asyncio.gather(*(by.charge(wish) for wish in wishes))
     assert {answer.status for answer in again} == {200}
     for first, later in zip(answers, again, strict=True):
-        assert first is None or first.body == later.body
+        # A worker that outlived its parent for a moment may have lost its database by then.
+        assert first is None or first.status in {200, 503}, first
+        assert first is None or first.status == 503 or first.body == later.body
     assert_ledger_clean(site.data_dir)

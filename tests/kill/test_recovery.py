@@ -14,9 +14,13 @@ from tests.kill.shoppers import Shopping, assert_all_is_right, assert_told_is_th
 from tests.processes import Server, Site, get
 from tests.races.load import Caller, Wish, caller, measured_figure
 
+from picopay.charges.service import LOST_DATABASE_SECONDS
+
 pytestmark = pytest.mark.kill
 
 RECOVERED_SECONDS_MAX = 5
+# A charge may wait for the batch before its own, and both for the database to come back.
+TOLD_SECONDS_MAX = 2 * LOST_DATABASE_SECONDS + 2
 SOAK_SECONDS = 20
 # How many of those that were answered at once are asked again; all others are.
 AGAIN_MAX = 500
@@ -75,7 +79,6 @@ async def test_charges_recover_by_themselves_when_postgresql_is_killed_under_loa
 
 
 async def test_a_postgresql_that_stays_away_is_told_in_time_and_harms_nothing(site: Site) -> None:
-    """Stopped, not killed: connections stay open and nobody answers them."""
     server = site.serve()
     shopping = Shopping()
     async with caller(server.url) as by:
@@ -87,7 +90,7 @@ async def test_a_postgresql_that_stays_away_is_told_in_time_and_harms_nothing(si
         measured_figure("told_ms", 1000 * (time.monotonic() - started))
         assert {answer.code for answer in answers if answer} == {"database-unavailable"}
         assert all(answer.retry_after for answer in answers if answer)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < TOLD_SECONDS_MAX
         assert get(server.port, "/health", timeout_seconds=1)[0] == 200
         assert get(server.port, "/healthz")[0] == 503
         os.kill(site.world.keeper(), signal.SIGCONT)

@@ -179,7 +179,7 @@ class Db:
             driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
             try:
                 yield Tx(connection, driver)
-            except (DBAPIError, asyncpg.PostgresError, OSError, asyncpg.InterfaceError) as error:
+            except Exception as error:
                 if not _is_lost(error, driver):
                     raise
                 await connection.invalidate()
@@ -205,7 +205,10 @@ class Db:
     async def _connection(self) -> AsyncGenerator[AsyncConnection]:
         try:
             connection = await self._engine.connect()
-        except (OSError, TimeoutError, DBAPIError, asyncpg.PostgresError) as error:
+        except (
+            *(OSError, TimeoutError, DBAPIError, asyncpg.PostgresError),
+            *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+        ) as error:
             raise DatabaseUnavailable("the database cannot be reached") from error
         except PoolTimeoutError as error:
             raise DatabaseUnavailable("every database connection is in use") from error
@@ -282,5 +285,8 @@ async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection) ->
 def _is_lost(error: BaseException, driver: asyncpg.Connection) -> bool:
     state = sqlstate(error) or ""
     if state.startswith(("08", "57P")):  # connection exceptions; shutdown and crash of the server
+        return True
+    if isinstance(error, asyncpg.InternalClientError):
+        # The driver has heard the server's last words, but not yet that the connection is closed.
         return True
     return driver.is_closed() and isinstance(error, (OSError, DBAPIError, asyncpg.InterfaceError))

@@ -250,9 +250,8 @@ async def test_a_session_killed_while_it_waits_is_run_again(db: Db, clean: Store
     async with locked_elsewhere(clean, "user:1") as other:
         waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], wait=True))
         await asyncio.sleep(0.2)
-        blocked = (
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        )
+        blocked = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                      WHERE wait_event_type = 'Lock' AND datname = current_database()"""
         assert await other.fetch(blocked) == [(True,)]
     assert codes(await waiting) == ["approved"]
     assert await balance(db) == 99_000

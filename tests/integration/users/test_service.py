@@ -129,7 +129,7 @@ async def test_deposits_beyond_64_bits_are_refused(db: Db, owner: asyncpg.Connec
 
 
 @pytest.mark.parametrize(
-    ("cut", "key"), itertools.product((Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT), (None, "a"))
+    ("cut", "key"), list(itertools.product((Cut.BEFORE_COMMIT, Cut.AFTER_COMMIT), (None, "a")))
 )
 async def test_a_lost_commit_ends_in_one_deposit(
     lossy_db: Db, proxy: PostgresProxy, owner: asyncpg.Connection, cut: Cut, key: str | None
