@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 from uuid import UUID
@@ -35,7 +36,7 @@ from picopay.infra.db import (
 )
 from picopay.infra.logs import log
 from picopay.ledger import service as ledger
-from picopay.ledger.model import AccountId, user_id_of
+from picopay.ledger.model import AccountId, Posting, user_id_of
 from picopay.ledger.rules import Book
 from picopay.users import service as users
 
@@ -49,8 +50,12 @@ SIDE_LOCK_TIMEOUT_MS: Final = 10_000
 class _Attempt:
     """What one run of a batch has decided; it counts only once the transaction has committed."""
 
-    outcomes: list[Outcome]
-    book: Book
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    postings: list[Posting] = field(default_factory=list[Posting])
+
+
+class _NothingToWrite(Exception):
+    """Every command of the batch was refused or replayed."""
 
 
 async def commit_batch(db: Db, commands: Sequence[ChargeCommand], *, wait: bool) -> list[Outcome]:
@@ -62,15 +67,11 @@ async def commit_batch(db: Db, commands: Sequence[ChargeCommand], *, wait: bool)
     """
     give_up_at = monotonic() + LOST_DATABASE_SECONDS
     while True:
-        attempt: _Attempt | None = None
+        attempt = _Attempt()
         try:
-            async with db.begin(
-                lock_timeout_ms=SIDE_LOCK_TIMEOUT_MS if wait else MAIN_LOCK_TIMEOUT_MS
-            ) as tx:
-                attempt = await _run(tx, commands, wait=wait)
+            await _transact(db, commands, attempt, wait=wait)
         except CommitInDoubt:
-            assert attempt is not None
-            landed = await _landed(db, attempt.book, give_up_at)
+            landed = await _landed(db, attempt.postings[0], give_up_at)
             if landed is None:
                 return [_doubted(outcome) for outcome in attempt.outcomes]
             if not landed:
@@ -84,7 +85,18 @@ async def commit_batch(db: Db, commands: Sequence[ChargeCommand], *, wait: bool)
         return attempt.outcomes
 
 
-async def _run(tx: Tx, commands: Sequence[ChargeCommand], *, wait: bool) -> _Attempt:
+async def _transact(
+    db: Db, commands: Sequence[ChargeCommand], attempt: _Attempt, *, wait: bool
+) -> None:
+    timeout_ms = SIDE_LOCK_TIMEOUT_MS if wait else MAIN_LOCK_TIMEOUT_MS
+    with suppress(_NothingToWrite):
+        async with db.begin(lock_timeout_ms=timeout_ms) as tx:
+            await _run(tx, commands, attempt, wait=wait)
+            if not attempt.postings:
+                raise _NothingToWrite  # rolled back, claims and all, as if never asked
+
+
+async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, *, wait: bool) -> None:
     payers = await ledger.lock_payers(tx, {command.payer for command in commands}, wait=wait)
     at_hand = [c for c in commands if c.payer not in payers.busy] if payers.busy else commands
     claims = rules.claims(at_hand)
@@ -95,10 +107,11 @@ async def _run(tx: Tx, commands: Sequence[ChargeCommand], *, wait: bool) -> _Att
     book = Book([*payers.locked, *(await ledger.lock_or_open(tx, merchants) if merchants else ())])
     unknown = await users.unknown(tx, {user_id_of(payer.owner) for payer in payers.absent})
     decisions = rules.decide_batch(at_hand, book, claims, known, unknown)
+    attempt.outcomes = _in_order(commands, payers.busy, decisions)
+    attempt.postings = book.postings
     await _write(tx, book, decisions)
     ours = {key: resource for key, resource in claims.items() if key not in taken}
     await idempotency.give_back(tx, rules.refused_claims(ours, at_hand, decisions))
-    return _Attempt(_in_order(commands, payers.busy, decisions), book)
 
 
 async def _charges_of(tx: Tx, taken: dict[KeyId, UUID]) -> dict[KeyId, Charge]:
@@ -125,13 +138,11 @@ def _in_order(
     return [Busy() if command.payer in busy else next(decided) for command in commands]
 
 
-async def _landed(db: Db, book: Book, give_up_at: float) -> bool | None:
+async def _landed(db: Db, posting: Posting, give_up_at: float) -> bool | None:
     """Whether the batch whose COMMIT was lost is there; None when that cannot be learnt."""
-    if not book.postings:
-        return True
     while True:
         try:
-            return await ledger.landed(db, book.postings[0])
+            return await ledger.landed(db, posting)
         except (ConnectionLost, CommitInDoubt, DatabaseUnavailable):
             if monotonic() >= give_up_at:
                 return None

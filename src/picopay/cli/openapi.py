@@ -1,8 +1,7 @@
 """`picopay openapi`."""
 
 from picopay.app import create_app
-from picopay.cli.context import show_json
-from picopay.infra.settings import Settings
+from picopay.cli.context import load_settings, show_json
 
 
 def openapi() -> None:
@@ -10,4 +9,4 @@ def openapi() -> None:
 
     Example: `picopay openapi > openapi.json`
     """
-    show_json(create_app(Settings()).openapi())
+    show_json(create_app(load_settings()).openapi())

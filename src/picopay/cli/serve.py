@@ -43,6 +43,9 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes.")] = 1,
+    no_worker: Annotated[  # noqa: ARG001 - scripts may say it already
+        bool, typer.Option("--no-worker", help="API only; there is no background work yet.")
+    ] = False,
     data_dir: DataDir = None,
     ephemeral: Annotated[
         bool, typer.Option("--ephemeral", help="Delete the data at the end.")

@@ -8,6 +8,7 @@ and a miss is decided by PostgreSQL. Look-ups that wait together are sent togeth
 import asyncio
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from time import monotonic
 from typing import Final, cast
 
 from redis.asyncio import Redis
@@ -33,6 +34,7 @@ class ReplayCache:
         self._prefix = f"picopay:{database}"
         self._ttl_seconds = ttl_seconds
         self._waiting: list[_LookUp] = []
+        self._waiting_since = 0.0
         self._to_write: dict[str, bytes] = {}
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -43,6 +45,8 @@ class ReplayCache:
             metrics.cache_unavailable.inc()
             return None
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._waiting_since = monotonic()
         self._waiting.append((self._name(key), future))
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_waiting())
@@ -77,7 +81,10 @@ class ReplayCache:
             while self._waiting:
                 asked, self._waiting = self._waiting, []
                 names = [name for name, _ in asked]
-                values = await self._redis.call(lambda redis, names=names: redis.mget(names))
+                spent = monotonic() - self._waiting_since
+                values = await self._redis.call(
+                    lambda redis, names=names: redis.mget(names), spent_seconds=spent
+                )
                 _answer(asked, values)
         finally:
             # Whatever went wrong, nobody is left waiting for it.

@@ -6,7 +6,7 @@ that takes `tx` joins its caller's, and nobody else writes BEGIN, COMMIT or ROLL
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from time import monotonic
@@ -30,6 +30,7 @@ T = TypeVar("T")
 APP_ROLE: Final = "picopay_app"
 CONNECT_TIMEOUT_SECONDS: Final = 5
 POOL_TIMEOUT_SECONDS: Final = 5
+CLOSE_TIMEOUT_SECONDS: Final = 5
 RETRIES_MAX: Final = 5
 # How long a lost database is waited for, before callers are told so.
 LOST_DATABASE_SECONDS: Final = 5.0
@@ -258,7 +259,10 @@ class Db:
         return f"{sha256(pepper).hexdigest()[:16]}-{timeline}"
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        """Close the pool; a database that does not even say goodbye is not waited for long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await self._engine.dispose()
 
 
 def sqlstate(error: BaseException) -> str | None:

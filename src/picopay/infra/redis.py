@@ -40,12 +40,17 @@ class Fast:
     def available(self) -> bool:
         return self._probe is None
 
-    async def call(self, work: Callable[["Redis"], Awaitable[T]]) -> T | None:
-        """The result of `work`, or None when Redis is away, slow or answers with an error."""
+    async def call(
+        self, work: Callable[["Redis"], Awaitable[T]], *, spent_seconds: float = 0.0
+    ) -> T | None:
+        """The result of `work`, or None when Redis is away, slow or answers with an error.
+
+        `spent_seconds` of the budget have passed already, waiting for an earlier call.
+        """
         if not self.available:
             return None
         try:
-            async with asyncio.timeout(self._budget_seconds):
+            async with asyncio.timeout(max(0.0, self._budget_seconds - spent_seconds)):
                 return await work(self._redis)
         except ResponseError as error:
             # It answers, if only to refuse, as a full one refuses writes: no reason to stay away.
@@ -70,7 +75,7 @@ class Fast:
             try:
                 async with asyncio.timeout(self._budget_seconds):
                     await _ping(self._redis)
-            except (RedisError, OSError, TimeoutError):
+            except Exception:  # noqa: BLE001, S112 - whatever it is, Redis is not back yet
                 continue
             self._probe = None
             metrics.cache_breaker_open.set(0)

@@ -1,0 +1,158 @@
+"""`picopay ledger check` on ledgers that were tampered with behind the application's back."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from tests.builders import a_charge
+from tests.conftest import Stores
+
+from picopay.charges import service as charges
+from picopay.cli.ledger import verify
+from picopay.infra.db import Db
+from picopay.infra.ids import new_id
+from picopay.kernel.money import Money
+from picopay.users import service as users
+from picopay.users.model import DepositCommand
+
+PICOPAY = Path(__file__).parents[2] / ".venv" / "bin" / "picopay"
+
+# What is done to the ledger, and what the check must say of it. Constraints that would stop it
+# are dropped first, as somebody with the database in his hands could.
+TAMPERINGS = {
+    "balances": (
+        "UPDATE accounts SET credits = credits + 1 WHERE owner = 'merchant:default'",
+        "account merchant:default USD: credits are 5001, its postings sum to 5000",
+    ),
+    "zero-sum": (
+        "UPDATE accounts SET debits = debits + 7 WHERE owner = 'world'",
+        "USD: debits are 105007, credits are 105000",
+    ),
+    "two-sides": (
+        "DELETE FROM accounts WHERE owner = 'merchant:default'",
+        "no account merchant:default USD",
+    ),
+    "unchangeable": (
+        "GRANT UPDATE ON postings TO picopay_app",
+        "picopay_app may UPDATE postings",
+    ),
+    "charges": ("DELETE FROM postings WHERE kind = 'charge'", "has no such posting"),
+    "keyed-charges": ("DELETE FROM idempotency_keys", "leads to nothing"),
+    "keys": ("DELETE FROM charges", "leads to a missing charge"),
+}
+MORE_BALANCE_TAMPERINGS = {
+    "a posting removed": (
+        "DELETE FROM postings WHERE kind = 'deposit'",
+        "account user:1 USD: credits are 100000, its postings sum to 0",
+    ),
+    "an amount changed": ("UPDATE postings SET amount = amount + 1", "postings sum to"),
+    "a running balance changed": (
+        "UPDATE postings SET debit_balance = debit_balance - 1",
+        "postings tell a wrong balance",
+    ),
+    "a version changed": (
+        "UPDATE postings SET credit_version = credit_version + 5",
+        "leave a gap in its versions",
+    ),
+    "an account overdrawn": (
+        """ALTER TABLE accounts DROP CONSTRAINT accounts_never_overdrawn;
+           UPDATE accounts SET debits = credits + 1 WHERE owner = 'user:1'""",
+        "account user:1 USD: is overdrawn",
+    ),
+}
+UNDO = (
+    "REVOKE UPDATE ON postings FROM picopay_app;"
+    "TRUNCATE accounts;"
+    "ALTER TABLE accounts DROP CONSTRAINT IF EXISTS accounts_never_overdrawn;"
+    "ALTER TABLE accounts ADD CONSTRAINT accounts_never_overdrawn"
+    " CHECK (may_overdraw OR credits >= debits)"
+)
+
+
+@pytest.fixture
+async def ledger(db: Db) -> Db:
+    """One deposit of 1000.00 and two charges, 20.00 with a key and 30.00 without."""
+    await users.create(db, 1)
+    money = Money(100_000, "USD")
+    await users.deposit(db, DepositCommand(new_id(), "default", 1, money, None))
+    commands = [a_charge(minor=2000, key=str(uuid4())), a_charge(minor=3000, key=None)]
+    await charges.commit_batch(db, commands, wait=True)
+    return db
+
+
+async def test_an_honest_ledger_is_clean_and_everything_is_looked_at(ledger: Db) -> None:
+    reports = {report.name: report for report in await verify(ledger)}
+    assert {name: report.checked for name, report in reports.items()} == {
+        "balances": 3,
+        "zero-sum": 1,
+        "two-sides": 3,
+        "unchangeable": 1,
+        "charges": 2,
+        "keyed-charges": 1,
+        "keys": 2,
+    }
+    assert not any(report.drifts for report in reports.values())
+
+
+@pytest.mark.parametrize("invariant", TAMPERINGS)
+async def test_each_invariant_names_its_drift(
+    ledger: Db, owner: asyncpg.Connection, invariant: str
+) -> None:
+    statement, expected = TAMPERINGS[invariant]
+    await owner.execute(statement)
+    try:
+        reports = {report.name: report for report in await verify(ledger)}
+    finally:
+        await owner.execute(UNDO)
+    assert reports[invariant].drifts > 0
+    assert any(expected in drift for drift in reports[invariant].named), reports[invariant].named
+
+
+@pytest.mark.parametrize("deed", MORE_BALANCE_TAMPERINGS)
+async def test_accounts_are_replayed_posting_by_posting(
+    ledger: Db, owner: asyncpg.Connection, deed: str
+) -> None:
+    statement, expected = MORE_BALANCE_TAMPERINGS[deed]
+    await owner.execute(statement)
+    try:
+        report = next(report for report in await verify(ledger) if report.name == "balances")
+    finally:
+        await owner.execute(UNDO)
+    assert any(expected in drift for drift in report.named), report.named
+
+
+async def test_drifts_are_counted_but_not_all_named(ledger: Db, owner: asyncpg.Connection) -> None:
+    await owner.execute(
+        "INSERT INTO accounts (owner, currency, may_overdraw, credits, version)"
+        " SELECT 'user:' || n, 'USD', false, 1, 1 FROM generate_series(100, 1500) AS n"
+    )
+    report = next(report for report in await verify(ledger) if report.name == "balances")
+    assert report.checked == 1404
+    assert report.drifts > 1400
+    assert len(report.named) == 20
+
+
+async def test_the_command_exits_1_and_names_the_drift(
+    ledger: Db, owner: asyncpg.Connection, clean: Stores
+) -> None:
+    def check() -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"DATABASE_URL": clean.database_url}
+        return subprocess.run(
+            [PICOPAY, "ledger", "check", "--json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    before = check()
+    await owner.execute("UPDATE accounts SET credits = credits + 1 WHERE owner = 'user:1'")
+    after = check()
+    assert (before.returncode, json.loads(before.stdout)["clean"]) == (0, True)
+    assert (after.returncode, json.loads(after.stdout)["clean"]) == (1, False)
+    assert "account user:1 USD" in after.stdout
