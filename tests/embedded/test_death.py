@@ -20,6 +20,7 @@ from tests.embedded.world import (
     wait_until,
 )
 
+from picopay.embedded import status
 from picopay.embedded.servers import EmbeddedError, acquire
 
 pytestmark = pytest.mark.kill
@@ -79,6 +80,19 @@ async def test_the_servers_of_a_killed_keeper_die_and_the_next_user_has_new_ones
             assert await fetch(second.servers.database_url, "SELECT 1") == 1
             world.kill_keeper()
             world.wait_for_nothing()
+
+
+async def test_a_watching_user_has_the_servers_back_where_they_were(world: World) -> None:
+    told: list[str] = []
+    with acquire(world.data_dir) as lease:
+        lease.watch(told.append)
+        before = world.keeper()
+        world.kill_keeper()
+        wait_until(lambda: status.read(world.data_dir / "servers.json") is not None)
+        assert world.keeper() != before
+        assert await fetch_when_up(lease.servers.database_url, "SELECT 1") == 1
+        assert answers(lease.servers.redis_url)
+    assert any("starting another" in line for line in told)
 
 
 async def test_a_terminated_keeper_stops_its_servers_in_order(world: World) -> None:

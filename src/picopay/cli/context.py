@@ -16,7 +16,7 @@ from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from picopay import schema
-from picopay.embedded.servers import Lease, Servers, acquire
+from picopay.embedded.servers import Lease, acquire
 from picopay.infra.db import Db
 from picopay.infra.settings import Settings
 
@@ -47,7 +47,7 @@ def load_settings() -> Settings:
 @contextmanager
 def prepared(
     data_dir: Path | None, *, ephemeral: bool = False
-) -> Generator[tuple[Settings, Servers | None]]:
+) -> Generator[tuple[Settings, Lease | None]]:
     """Settings that name a database with a current schema.
 
     Without `DATABASE_URL` the embedded servers of the data directory are used, started if need
@@ -63,7 +63,7 @@ def prepared(
         directory = Path(tempfile.mkdtemp(prefix="picopay-"))
     lease = acquire(directory.absolute(), ephemeral=ephemeral, on_progress=progress)
     try:
-        yield _embedded(settings, lease), lease.servers
+        yield _embedded(settings, lease), lease
     finally:
         lease.release()
         lease.stopped(15)

@@ -56,9 +56,12 @@ def serve(
     Example: `picopay serve --port 8000 --workers 2`
     """
     signal.signal(signal.SIGTERM, _stop)
-    with prepared(data_dir, ephemeral=ephemeral) as (settings, servers):
+    with prepared(data_dir, ephemeral=ephemeral) as (settings, lease):
+        servers = lease.servers if lease else None
         logs.configure(settings.log_level, settings.log_format)
         asyncio.run(_ready(settings, servers))
+        if lease is not None:
+            lease.watch(lambda message: logs.log.warning("embedded.keeper", message=message))
         with _listening(host, port) as listener:
             _banner(settings, servers, listener)
             _run(settings, listener, workers)

@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ START_SECONDS_MAX = 120.0
 _POLL_SECONDS = 0.01
 _PROGRESS_SECONDS = 5.0
 _KEEPERS_MAX = 3
+_WATCH_SECONDS = 1.0
 
 Progress = Callable[[str], None]
 
@@ -60,6 +62,26 @@ class Lease:
         if not self._released:
             self._released = True
             self._users.unlock()
+
+    def watch(self, on_progress: Progress) -> None:
+        """From now on, start a keeper anew should it be killed: ports and passwords stay."""
+        threading.Thread(target=self._watch, args=(on_progress,), daemon=True).start()
+
+    def _watch(self, on_progress: Progress) -> None:
+        layout = Layout(self.servers.data_dir)
+        while not self._released:
+            time.sleep(_WATCH_SECONDS)
+            if self._released or not self._keeper.try_shared():
+                continue
+            self._keeper.unlock()
+            on_progress("the servers' keeper is gone: starting another")
+            with contextlib.suppress(EmbeddedError, OSError):  # then at the next turn
+                _await_servers(
+                    layout,
+                    secrets.token_hex(8),
+                    _Patience(on_progress),
+                    ephemeral=self.servers.ephemeral,
+                )
 
     def stopped(self, timeout_seconds: float) -> bool:
         """Wait until the keeper is gone; False at once if others still use the servers."""

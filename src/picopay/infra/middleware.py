@@ -100,7 +100,7 @@ class _Exchange:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 self.request_id = value
-            elif name == b"content-length" and int(value) > self._bytes_left:
+            elif name == b"content-length" and _length(value) > self._bytes_left:
                 # Told before a byte of it is read.
                 self._bytes_left = -1
 
@@ -130,6 +130,11 @@ class _Exchange:
         """The problem document, unless an answer is already under way."""
         if not self._started:
             await problems.response(refused)(self._scope, self._receive, self.send)
+
+
+def _length(declared: bytes) -> int:
+    """What a header promises; one that is no number promises nothing, the body is counted."""
+    return int(declared[:19]) if declared.isdigit() else 0
 
 
 _METHODS: Final = frozenset({"GET", "POST", "PATCH", "DELETE", "HEAD", "PUT", "OPTIONS"})

@@ -54,6 +54,7 @@ UserIdIn = Annotated[
 CurrencyIn = Annotated[
     str,
     Field(
+        max_length=3,  # an unknown code is told back to its sender
         description="ISO 4217 code, upper case.",
         json_schema_extra={"pattern": "^[A-Z]{3}$", "examples": ["USD"]},
     ),
