@@ -1,4 +1,4 @@
-"""Real `picopay serve` processes: started on a data directory, and stopped or killed by their pid."""
+"""Real `picopay serve` processes: started on a data directory, stopped or killed by their pid."""
 
 import http.client
 import json
@@ -23,7 +23,11 @@ STOP_SECONDS_MAX = 45.0
 PICOPAY = Path(sys.executable).with_name("picopay")
 
 # Becomes the program, which then ends with us however we end: 1 is PR_SET_PDEATHSIG.
-_SHIM = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+_SHIM = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Server:
@@ -37,7 +41,7 @@ class Server:
         self.log = data_dir.parent / f"serve-{self.port}.log"
         self._workers = workers
         self._data_dir = data_dir
-        self._environment = environment or {}
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -47,6 +51,16 @@ class Server:
 
     def start(self, environment: Mapping[str, str] | None = None) -> Self:
         """Start it and wait until it serves; `environment` is for this start alone."""
+        self.launch(environment)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self.is_healthy():
+            assert self.process.poll() is None, f"ended at its start: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"did not start: {self.log.read_text()}"
+            time.sleep(0.02)
+        return self
+
+    def launch(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start it, and wait for nothing."""
         command = [
             *(PICOPAY, "serve", "--port", str(self.port), "--workers", str(self._workers)),
             *("--data-dir", self._data_dir),
@@ -54,19 +68,13 @@ class Server:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-ISc", _SHIM, *command],
-                env=clean_environment() | self._environment | (environment or {}),
+                env=clean_environment() | self._environment | dict(environment or {}),
                 cwd=self._data_dir.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not self.is_healthy():
-            assert self.process.poll() is None, f"ended at its start: {self.log.read_text()}"
-            assert time.monotonic() < deadline, f"did not start: {self.log.read_text()}"
-            time.sleep(0.02)
-        return self
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

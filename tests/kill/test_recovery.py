@@ -5,8 +5,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 from tests.embedded.world import kill, wait_until
@@ -30,7 +31,7 @@ VICTIMS = ["server", "server", "postgres", "valkey"]
 @asynccontextmanager
 async def load(
     shopping: Shopping, callers: Sequence[Caller], users: Sequence[int], moments: list[float]
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None]:
     """Users charge without end, each at any of the callers, until they are told to stop."""
     end = asyncio.Event()
 
@@ -68,7 +69,7 @@ async def test_charges_recover_by_themselves_when_postgresql_is_killed_under_loa
             await asyncio.sleep(3)
             # /health never depends on it.
             assert get(server.port, "/health", timeout_seconds=1)[0] == 200
-        gap = max(b - a for a, b in zip(moments, moments[1:], strict=False))
+        gap = max(later - earlier for earlier, later in pairwise(moments))
         measured_figure("recovery_ms", 1000 * gap)
         assert gap < RECOVERED_SECONDS_MAX
         assert time.monotonic() - moments[-1] < RECOVERED_SECONDS_MAX

@@ -1,12 +1,11 @@
 """Two server processes that share one database."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
 from tests.processes import Server, Site
-from tests.races.load import Caller, caller
+from tests.races.load import Caller, Wish, caller
 
 
 @pytest.fixture(scope="session")
@@ -37,5 +36,8 @@ class Pair:
 async def pair(site: Site, two_servers: tuple[Server, Server]) -> AsyncIterator[Pair]:
     one, other = two_servers
     async with caller(one.url) as first, caller(other.url) as second:
-        await asyncio.gather(first.new_users(1), second.new_users(1))
+        # Both have connections by then, and the merchant has an account that can be locked.
+        for by in (first, second):
+            (user,) = await by.new_users(1)
+            assert (await by.charge(Wish.of(user))).status == 200
         yield Pair(site, two_servers, (first, second))

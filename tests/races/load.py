@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -110,7 +110,7 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(url: str, api_key: str = API_KEY) -> AsyncIterator[Caller]:
+async def caller(url: str, api_key: str = API_KEY) -> AsyncGenerator[Caller]:
     async with aiohttp.ClientSession(
         url, headers={"X-API-Key": api_key}, connector=aiohttp.TCPConnector(limit=0)
     ) as session:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def paused(pid: int) -> Iterator[None]:
+def paused(pid: int) -> Generator[None]:
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

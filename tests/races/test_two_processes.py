@@ -39,9 +39,7 @@ async def test_a_duplicate_of_a_charge_that_took_all_is_never_told_insufficient_
     users = await first.new_users(TRIALS, 100)
     for user in users:
         wish = Wish.of(user, 100)
-        answers = await asyncio.gather(
-            *(caller.charge(wish) for caller in (first, second) * 5)
-        )
+        answers = await asyncio.gather(*(caller.charge(wish) for caller in (first, second) * 5))
         assert {answer.status for answer in answers} == {200}, answers
         assert len({answer.body for answer in answers}) == 1
         await assert_each_charged_once(pair.url, [wish], 100)
@@ -78,8 +76,7 @@ async def test_one_key_for_two_users_at_two_processes_charges_one_of_them(pair: 
 async def test_a_balance_for_100_charges_is_spent_exactly_once_by_two_processes(
     pair: Pair,
 ) -> None:
-    first, second = pair.callers
-    (user,) = await first.new_users(1, 1000)
+    (user,) = await pair.callers[0].new_users(1, 1000)
     wishes = [Wish.of(user, 10) for _ in range(500)]
 
     answers = await asyncio.gather(

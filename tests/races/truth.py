@@ -2,18 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import asynccontextmanager
 
 import asyncpg
+from tests.races.load import Wish
 
 from picopay.cli.ledger import verify
 from picopay.infra.db import Db
-from tests.races.load import Wish
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+async def connected(url: str) -> AsyncGenerator[asyncpg.Connection]:
     connection = await asyncpg.connect(url)
     try:
         yield connection
@@ -51,7 +51,7 @@ async def assert_each_charged_once(url: str, wishes: Iterable[Wish], deposit: in
 
 
 @asynccontextmanager
-async def locked(url: str, *owners: str) -> AsyncIterator[asyncpg.Connection]:
+async def locked(url: str, *owners: str) -> AsyncGenerator[asyncpg.Connection]:
     """Somebody else holds the owners' accounts locked; the connection may let go earlier."""
     async with connected(url) as connection:
         await connection.execute("BEGIN")

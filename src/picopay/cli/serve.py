@@ -28,6 +28,7 @@ from picopay.embedded.servers import Servers
 from picopay.infra import logs
 from picopay.infra import settings as env
 from picopay.infra.db import Db
+from picopay.infra.logs import log
 from picopay.infra.settings import PLACEHOLDERS, Settings
 from picopay.kernel.money import Money
 from picopay.users import service as users
@@ -61,7 +62,7 @@ def serve(
         logs.configure(settings.log_level, settings.log_format)
         asyncio.run(_ready(settings, servers))
         if lease is not None:
-            lease.watch(lambda message: logs.log.warning("embedded.keeper", message=message))
+            lease.watch(lambda message: log.warning("embedded.keeper", message=message))
         with _listening(host, port) as listener:
             _banner(settings, servers, listener)
             _run(settings, listener, workers)
