@@ -29,7 +29,7 @@ from picopay.charges.model import (
 )
 from picopay.idempotency.cache import ReplayCache
 from picopay.infra import metrics
-from picopay.infra.db import LOCK_NOT_AVAILABLE, Db, sqlstate
+from picopay.infra.db import LOCK_NOT_AVAILABLE, LOST_DATABASE_SECONDS, Db, sqlstate
 from picopay.infra.logs import log
 from picopay.kernel.errors import Refused
 from picopay.kernel.money import Money
@@ -40,6 +40,7 @@ CHUNK_MAX: Final = 500  # of a bulk request
 SIDE_LANES_MAX: Final = 8
 # A caller who has waited this long is asked whether he is still there before he is charged.
 ASK_AFTER_SECONDS: Final = 0.02
+PATIENCE_SECONDS_MIN: Final = 0.2
 
 Gone = Callable[[], Awaitable[bool]]
 
@@ -181,7 +182,7 @@ class Batcher:
         """Commit the batch and answer it. False: an item may stand in its neighbours' way."""
         commands = [command for waiting in batch for command in waiting.commands]
         try:
-            outcomes = await self._commit(commands, wait=wait)
+            outcomes = await self._commit(commands, _patience(batch), wait=wait)
         except Refused as refused:
             outcomes = [Declined(refused)] * len(commands)
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must be answered
@@ -197,11 +198,15 @@ class Batcher:
         _resolve(batch, outcomes)
         return True
 
-    async def _commit(self, commands: Sequence[ChargeCommand], *, wait: bool) -> list[Outcome]:
+    async def _commit(
+        self, commands: Sequence[ChargeCommand], patience_seconds: float, *, wait: bool
+    ) -> list[Outcome]:
         metrics.queue_depth.set(self._queued)
         metrics.batch_size.observe(len(commands))
         with metrics.batch_seconds.time():
-            outcomes = await service.commit_batch(self._db, commands, wait=wait)
+            outcomes = await service.commit_batch(
+                self._db, commands, wait=wait, patience_seconds=patience_seconds
+            )
         made = {
             key: _encode(outcome.charge)
             for command, outcome in zip(commands, outcomes, strict=True)
@@ -215,6 +220,13 @@ class Batcher:
         task = asyncio.create_task(work)
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
+
+
+def _patience(batch: Sequence[Waiting]) -> float:
+    """How long a lost database is waited for: counted from when the first caller came, so that a
+    long queue is told together and not batch after batch."""
+    waited = asyncio.get_running_loop().time() - min(waiting.since for waiting in batch)
+    return max(PATIENCE_SECONDS_MIN, LOST_DATABASE_SECONDS - waited)
 
 
 def _size(batch: Sequence[Waiting]) -> int:

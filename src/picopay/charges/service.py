@@ -1,10 +1,8 @@
 """Use cases of charging: commit a batch, look charges up."""
 
-import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Final
 from uuid import UUID
 
@@ -23,10 +21,8 @@ from picopay.charges.model import (
 from picopay.charges.store import Filter
 from picopay.idempotency import service as idempotency
 from picopay.idempotency.model import KeyId
-from picopay.infra import metrics
 from picopay.infra.db import (
     LOST_DATABASE_SECONDS,
-    PAUSE_SECONDS,
     CommitInDoubt,
     ConnectionLost,
     DatabaseUnavailable,
@@ -58,31 +54,33 @@ class _NothingToWrite(Exception):
     """Every command of the batch was refused or replayed."""
 
 
-async def commit_batch(db: Db, commands: Sequence[ChargeCommand], *, wait: bool) -> list[Outcome]:
+async def commit_batch(
+    db: Db,
+    commands: Sequence[ChargeCommand],
+    *,
+    wait: bool,
+    patience_seconds: float = LOST_DATABASE_SECONDS,
+) -> list[Outcome]:
     """Decide and write a batch in one transaction; the outcomes in the order of the commands.
 
     Without `wait`, charges whose payer is locked elsewhere come back `Busy`, and nothing else is
     delayed by them. A lost connection or COMMIT is settled here, by looking again: an outcome
     is either certain or `OutcomeUnknown`. Raises `DatabaseUnavailable`.
     """
-    give_up_at = monotonic() + LOST_DATABASE_SECONDS
-    while True:
+
+    async def once() -> list[Outcome]:
         attempt = _Attempt()
         try:
             await _transact(db, commands, attempt, wait=wait)
         except CommitInDoubt:
-            landed = await _landed(db, attempt.postings[0], give_up_at)
+            landed = await _landed(db, attempt.postings[0])
             if landed is None:
                 return [_doubted(outcome) for outcome in attempt.outcomes]
             if not landed:
-                continue
-        except (ConnectionLost, DatabaseUnavailable):
-            if monotonic() >= give_up_at:
-                raise DatabaseUnavailable("the database cannot be reached") from None
-            metrics.transactions_retried.inc()
-            await asyncio.sleep(PAUSE_SECONDS)
-            continue
+                raise ConnectionLost("the commit did not happen") from None
         return attempt.outcomes
+
+    return await db.retrying(once, patience_seconds)
 
 
 async def _transact(
@@ -138,15 +136,12 @@ def _in_order(
     return [Busy() if command.payer in busy else next(decided) for command in commands]
 
 
-async def _landed(db: Db, posting: Posting, give_up_at: float) -> bool | None:
+async def _landed(db: Db, posting: Posting) -> bool | None:
     """Whether the batch whose COMMIT was lost is there; None when that cannot be learnt."""
-    while True:
-        try:
-            return await ledger.landed(db, posting)
-        except (ConnectionLost, CommitInDoubt, DatabaseUnavailable):
-            if monotonic() >= give_up_at:
-                return None
-            await asyncio.sleep(PAUSE_SECONDS)
+    try:
+        return await db.retrying(lambda: ledger.landed(db, posting))
+    except DatabaseUnavailable:
+        return None
 
 
 def _doubted(outcome: Outcome) -> Outcome:

@@ -227,13 +227,15 @@ class Db:
 
         return await self.retrying(once)
 
-    async def retrying(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def retrying(
+        self, work: Callable[[], Awaitable[T]], patience_seconds: float = LOST_DATABASE_SECONDS
+    ) -> T:
         """Run `work`, one transaction, again after a deadlock or a connection lost before COMMIT.
 
-        A database that is away is waited for, `LOST_DATABASE_SECONDS` at most. A commit in doubt
-        is not retried here: only its owner can tell whether it happened.
+        A database that is away is waited for, `patience_seconds` at most. A commit in doubt is
+        not retried here: only its owner can tell whether it happened.
         """
-        give_up_at = monotonic() + LOST_DATABASE_SECONDS
+        give_up_at = monotonic() + patience_seconds
         deadlocks = 0
         while True:
             try:

@@ -68,6 +68,6 @@ async def statement(db: Db, owner: str, query: StatementQuery) -> Response:
 
 def _bounds(position: Any) -> dict[str, int]:  # noqa: ANN401 - whatever a caller has sent
     bounds = {str(currency): int(version) for currency, version in position.items()}
-    if not all(0 < version <= TOTAL_MAX for version in bounds.values()):
+    if not bounds or not all(0 < version <= TOTAL_MAX for version in bounds.values()):
         raise ValueError(bounds)
     return bounds
