@@ -99,3 +99,16 @@ async def counted(client: httpx2.AsyncClient) -> dict[str, int]:
         for name, value in (await samples(client)).items()
         if name.startswith(prefix)
     }
+
+
+async def statement_pages(client: httpx2.AsyncClient, path: str) -> list[list[dict[str, object]]]:
+    """Every page of two, with a charge made after each."""
+    pages: list[list[dict[str, object]]] = []
+    query: dict[str, str | int] = {"limit": 2}
+    while True:
+        shown = (await client.get(path, params=query)).json()
+        pages.append(shown["data"])
+        if not shown["has_more"]:
+            return pages
+        query["cursor"] = shown["next_cursor"]
+        await charge(client, 1)

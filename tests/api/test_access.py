@@ -84,13 +84,14 @@ NO_AUTH = {"X-API-Key": "wrong"}
         (KNOWN, GOOD, 422, "idempotency-key-reused"),
         ({}, NOBODY, 404, "user-not-found"),
         ({}, GOOD, 400, "insufficient-balance"),
-        (NO_AUTH, "x" * 70_000, 413, "body-too-large"),  # before anything is read at all
+        (NO_AUTH, "x" * 70_000, 401, "api-key-invalid"),
+        (BAD_KEY, "x" * 70_000, 413, "body-too-large"),
     ],
 )
 async def test_the_first_thing_wrong_is_what_is_told(
     client: httpx2.AsyncClient, headers: dict[str, str], body: str, status: int, code: str
 ) -> None:
-    """Size, API key, body, idempotency key, its reuse, user, balance: in this order."""
+    """API key, size, body, idempotency key, its reuse, user, balance: in this order."""
     await a_user(client)
     await charge(client, 1, headers=KNOWN)
     problem(await client.post("/charge", content=body, headers=headers), status, code)

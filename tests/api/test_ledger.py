@@ -2,8 +2,7 @@
 
 import httpx2
 import pytest
-from tests.api.steps import a_key, a_user, charge, problem
-from tests.api.test_users import statement_pages
+from tests.api.steps import a_key, a_user, charge, problem, statement_pages
 
 from picopay.infra.db import Db
 

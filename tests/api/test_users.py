@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import httpx2
 import pytest
-from tests.api.steps import a_key, a_user, charge, deposit, keyed, problem, written
+from tests.api.steps import a_key, a_user, charge, deposit, keyed, problem, statement_pages, written
 
 from picopay.infra.db import Db
 
@@ -205,19 +205,6 @@ async def test_a_statement_adds_up_over_all_its_pages(client: httpx2.AsyncClient
         assert Decimal(str(entry["balance_after"])) == balance
     assert [len(page) for page in pages] == [2, 2, 1]
     assert balance == Decimal("76.71")
-
-
-async def statement_pages(client: httpx2.AsyncClient, path: str) -> list[list[dict[str, object]]]:
-    """Every page of two, with a charge made after each."""
-    pages: list[list[dict[str, object]]] = []
-    query: dict[str, str | int] = {"limit": 2}
-    while True:
-        shown = (await client.get(path, params=query)).json()
-        pages.append(shown["data"])
-        if not shown["has_more"]:
-            return pages
-        query["cursor"] = shown["next_cursor"]
-        await charge(client, 1)
 
 
 async def test_a_statement_of_two_currencies_can_be_narrowed_to_one(

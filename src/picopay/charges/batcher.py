@@ -207,6 +207,11 @@ class Batcher:
             outcomes = await service.commit_batch(
                 self._db, commands, wait=wait, patience_seconds=patience_seconds
             )
+        # Soon, that is: while the lane waits for its next answer from the database.
+        asyncio.get_running_loop().call_soon(self._remember, commands, outcomes)
+        return outcomes
+
+    def _remember(self, commands: Sequence[ChargeCommand], outcomes: Sequence[Outcome]) -> None:
         made = {
             key: _encode(outcome.charge)
             for command, outcome in zip(commands, outcomes, strict=True)
@@ -214,7 +219,6 @@ class Batcher:
         }
         if made:
             self._cache.remember(made)
-        return outcomes
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -223,8 +227,10 @@ class Batcher:
 
 
 def _patience(batch: Sequence[Waiting]) -> float:
-    """How long a lost database is waited for: counted from when the first caller came, so that a
-    long queue is told together and not batch after batch."""
+    """How long a lost database is waited for.
+
+    Counted from when the first caller came: a long queue is told together, not batch after batch.
+    """
     waited = asyncio.get_running_loop().time() - min(waiting.since for waiting in batch)
     return max(PATIENCE_SECONDS_MIN, LOST_DATABASE_SECONDS - waited)
 

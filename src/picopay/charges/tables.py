@@ -3,11 +3,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, Index, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from picopay.infra.db import Base
+from picopay.infra.db import Base, Name
 
 
 class Charges(Base):
@@ -19,13 +19,13 @@ class Charges(Base):
         {"info": {"distributed_by": "owner"}},
     )
 
-    owner: Mapped[str] = mapped_column(Text, primary_key=True)  # the payer's
+    owner: Mapped[str] = mapped_column(Name, primary_key=True)  # the payer's
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    merchant_id: Mapped[str] = mapped_column(Text)
-    currency: Mapped[str] = mapped_column(Text)
+    merchant_id: Mapped[str] = mapped_column(Name)
+    currency: Mapped[str] = mapped_column(Name)
     amount: Mapped[int] = mapped_column(BigInteger)
     balance_after: Mapped[int] = mapped_column(BigInteger)
-    idempotency_key: Mapped[str | None] = mapped_column(Text)
+    idempotency_key: Mapped[str | None] = mapped_column(Name)
     created_at: Mapped[datetime] = mapped_column(
         TIMESTAMP(timezone=True), server_default=func.now()
     )

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import CursorResult, Executable, MetaData, event
+from sqlalchemy import CursorResult, Executable, MetaData, Text, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -54,6 +54,10 @@ NAMING: Final = {
     "uq": "%(table_name)s_%(column_0_N_name)s_key",
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
 }
+
+
+# Names are compared byte by byte, whatever the database's language: quick, and everywhere alike.
+Name: Final = Text(collation="C")
 
 
 class Base(DeclarativeBase):

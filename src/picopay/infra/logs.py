@@ -1,5 +1,6 @@
 """Logs: one JSON line an event, or coloured text on a terminal."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import Iterable
@@ -27,14 +28,39 @@ def _stamp(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
 
 
 def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
-    """One info line for each row, rendered and written together: for what comes by hundreds."""
+    """One info line for each row: for what happens thousands of times a second.
+
+    Lines are gathered until the event loop comes round again, and written together.
+    """
     if not log.is_enabled_for(logging.INFO):
         return
+    if not _gathered.json:
+        for row in rows:
+            log.info(event, **row)
+        return
     common = dict(_stamp(None, "info", {"event": event}))
-    lines = [_json({**row, **common}) for row in rows]
-    if lines:
+    _gathered.add([_json({**row, **common}) for row in rows])
+
+
+class _Gathered:
+    """Lines on their way to standard output."""
+
+    def __init__(self) -> None:
+        self.json = True
+        self._lines: list[str] = []
+
+    def add(self, lines: list[str]) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._lines += lines
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
+
+
+_gathered = _Gathered()
 
 
 def _json(value: object, **_: object) -> str:
@@ -45,10 +71,12 @@ def configure(level: str, style: str | None) -> None:
     """Send our events, and whatever libraries log, to standard output in one form."""
     console = style == "console" or (style is None and sys.stdout.isatty())
     render: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        # Its default shows every frame's variables: API keys too, and that for seconds.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )
+    _gathered.json = not console
     number = logging.getLevelNamesMapping()[level]
     structlog.configure(
         processors=[_stamp, *render],

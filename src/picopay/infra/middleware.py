@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,13 +66,14 @@ class Edge:
         exchange = _Exchange(scope, receive, send)
         token = request_id_var.set(exchange.request_id.decode())
         try:
-            exchange.refuse_declared_length()
             endpoint = self._hot.get((scope["method"], scope["path"]))
             if endpoint is None:
                 await self._inner(scope, exchange.receive, exchange.send)
             else:
                 response = await endpoint(Request(scope, exchange.receive))
                 await response(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            return  # in the middle of the body: nobody is left to be answered
         except Refused as refused:
             await exchange.answer(refused)
         except (ConnectionLost, CommitInDoubt):
@@ -104,16 +105,17 @@ class _Exchange:
                 # Told before a byte of it is read.
                 self._bytes_left = -1
 
-    def refuse_declared_length(self) -> None:
-        if self._bytes_left < 0:
-            raise problems.BodyTooLarge("the body is larger than this route takes")
-
     async def receive(self) -> Message:
+        self._refuse_excess()
         message = await self._receive()
         if message["type"] == "http.request":
             self._bytes_left -= len(message.get("body", b""))
-            self.refuse_declared_length()
+            self._refuse_excess()
         return message
+
+    def _refuse_excess(self) -> None:
+        if self._bytes_left < 0:
+            raise problems.BodyTooLarge("the body is larger than this route takes")
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

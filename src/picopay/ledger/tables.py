@@ -3,11 +3,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Index, Text, func
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Index, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from picopay.infra.db import Base
+from picopay.infra.db import Base, Name
 from picopay.kernel.money import AMOUNT_MINOR_MAX
 
 
@@ -23,8 +23,8 @@ class Accounts(Base):
         {"info": {"distributed_by": "owner"}},
     )
 
-    owner: Mapped[str] = mapped_column(Text, primary_key=True)
-    currency: Mapped[str] = mapped_column(Text, primary_key=True)
+    owner: Mapped[str] = mapped_column(Name, primary_key=True)
+    currency: Mapped[str] = mapped_column(Name, primary_key=True)
     may_overdraw: Mapped[bool] = mapped_column(Boolean)
     debits: Mapped[int] = mapped_column(BigInteger, server_default="0")
     credits: Mapped[int] = mapped_column(BigInteger, server_default="0")
@@ -52,12 +52,12 @@ class Postings(Base):
         {"info": {"distributed_by": "debit_owner"}},
     )
 
-    debit_owner: Mapped[str] = mapped_column(Text, primary_key=True)
+    debit_owner: Mapped[str] = mapped_column(Name, primary_key=True)
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    credit_owner: Mapped[str] = mapped_column(Text)
-    currency: Mapped[str] = mapped_column(Text)
+    credit_owner: Mapped[str] = mapped_column(Name)
+    currency: Mapped[str] = mapped_column(Name)
     amount: Mapped[int] = mapped_column(BigInteger)
-    kind: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(Name)
     debit_balance: Mapped[int] = mapped_column(BigInteger)
     debit_version: Mapped[int] = mapped_column(BigInteger)
     credit_balance: Mapped[int] = mapped_column(BigInteger)

@@ -73,7 +73,7 @@ def _created_at() -> sa.Column[object]:
 
 
 def _text(name: str, *, nullable: bool = False) -> sa.Column[object]:
-    return sa.Column(name, sa.Text(), nullable=nullable)
+    return sa.Column(name, sa.Text(collation="C"), nullable=nullable)
 
 
 def _bigint(name: str, default: str | None = None) -> sa.Column[object]:
@@ -163,10 +163,10 @@ def _access() -> None:
     op.create_table(
         "api_keys",
         sa.Column("id", sa.Uuid(), nullable=False),
-        _text("name"),
-        _text("merchant_id"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("merchant_id", sa.Text(), nullable=False),
         sa.Column("scopes", ARRAY(sa.Text()), nullable=False),
-        _text("prefix"),
+        sa.Column("prefix", sa.Text(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         _created_at(),
         sa.Column("expires_at", TIMESTAMP(timezone=True), nullable=True),
