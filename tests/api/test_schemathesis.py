@@ -30,7 +30,16 @@ CHECKS: Final[list[Any]] = [
     response_schema_conformance,
 ]
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-DOCUMENT: Final = schemathesis.openapi.from_path(SNAPSHOT)
+
+
+@pytest.fixture(scope="module")
+def document() -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_path(SNAPSHOT)
+
+
+# A subtest for each operation. As tests of their own they would share one name, under which
+# pytest-xdist runs only one of them.
+DOCUMENT: Final = schemathesis.pytest.from_fixture("document")
 
 
 @pytest.fixture(scope="module")

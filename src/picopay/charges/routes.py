@@ -33,7 +33,7 @@ from picopay.charges.store import Filter
 from picopay.idempotency.rules import parse_uuid_key
 from picopay.infra import metrics
 from picopay.infra.db import Db
-from picopay.infra.json import Json, dump, field_errors, parse
+from picopay.infra.json import Json, body_of, dump, field_errors, parse
 from picopay.infra.logs import log_all
 from picopay.infra.problems import document, documented
 from picopay.infra.routing import decode_cursor, header, page_of, takes
@@ -75,7 +75,7 @@ async def post_charge(request: Request) -> Response:
     started = perf_counter()
     try:
         caller = await guards.require(request, Scope.CHARGES)
-        body = parse(await request.body(), ChargeIn)
+        body = parse(await body_of(request), ChargeIn)
         command = body.to_command(caller, parse_uuid_key(_idempotency_keys(request)))
         batcher: Batcher = request.app.state.batcher
         return _answer(command, await batcher.charge(command, request.is_disconnected))
@@ -146,7 +146,7 @@ def _event(command: ChargeCommand, decision: Decision) -> tuple[str, dict[str, o
 )
 async def post_batch(request: Request) -> Response:
     caller = await guards.require(request, Scope.CHARGES)
-    items = parse(await request.body(), ChargeBatchIn).charges
+    items = parse(await body_of(request), ChargeBatchIn).charges
     read = [item async for item in _by_turns(_read_item(item, caller) for item in items)]
     commands = [item for item in read if isinstance(item, ChargeCommand)]
     batcher: Batcher = request.app.state.batcher

@@ -95,14 +95,14 @@ async def _transact(
 
 
 async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, *, wait: bool) -> None:
-    payers = await ledger.lock_payers(tx, {command.payer for command in commands}, wait=wait)
+    merchants = {command.merchant for command in commands}
+    wanted = {command.payer for command in commands}
+    payers = await ledger.lock_payers(tx, wanted, merchants, wait=wait)
     at_hand = [c for c in commands if c.payer not in payers.busy] if payers.busy else commands
     claims = rules.claims(at_hand)
     taken = await idempotency.claim(tx, claims)
     known = await _charges_of(tx, taken)
-    funded = {account.id for account in payers.locked}
-    merchants = {c.merchant for c in at_hand if c.payer in funded and c.key_id not in known}
-    book = Book([*payers.locked, *(await ledger.lock_or_open(tx, merchants) if merchants else ())])
+    book = Book([*payers.locked, *payers.payees])
     unknown = await users.unknown(tx, {user_id_of(payer.owner) for payer in payers.absent})
     decisions = rules.decide_batch(at_hand, book, claims, known, unknown)
     attempt.outcomes = _in_order(commands, payers.busy, decisions)

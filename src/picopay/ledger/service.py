@@ -17,19 +17,30 @@ class Payers:
     """What became of the accounts a batch wants to debit."""
 
     locked: list[Account]
+    payees: list[Account]
     busy: set[AccountId]  # exist, but somebody else holds them
     absent: set[AccountId]
 
 
-async def lock_payers(tx: Tx, account_ids: Iterable[AccountId], *, wait: bool) -> Payers:
-    """Lock the accounts to be debited; unless `wait`, leave aside what is locked elsewhere."""
-    wanted = sorted(account_ids)
-    locked = await store.lock_accounts(tx, wanted, skip_locked=not wait)
-    missing = set(wanted) - {account.id for account in locked}
+async def lock_payers(
+    tx: Tx, account_ids: Iterable[AccountId], payees: Iterable[AccountId], *, wait: bool
+) -> Payers:
+    """Lock the accounts to be debited; unless `wait`, leave aside what is locked elsewhere.
+
+    The payees' accounts are locked after them, waiting; those that do not exist are opened if
+    there is anybody to pay them.
+    """
+    wanted, shared = sorted(account_ids), sorted(payees)
+    found = {a.id: a for a in await store.lock_both(tx, wanted, shared, skip_locked=not wait)}
+    missing = {account_id for account_id in wanted if account_id not in found}
     busy: set[AccountId] = set()
     if missing and not wait:
         busy = await store.existing(tx, missing)
-    return Payers(locked, busy, missing - busy)
+    payers = [found[account_id] for account_id in wanted if account_id in found]
+    paid = [found[account_id] for account_id in shared if account_id in found]
+    if payers and len(paid) < len(shared):
+        paid = await lock_or_open(tx, shared)
+    return Payers(payers, paid, busy, missing - busy)
 
 
 async def lock_or_open(tx: Tx, account_ids: Iterable[AccountId]) -> list[Account]:

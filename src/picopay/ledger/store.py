@@ -21,6 +21,15 @@ SELECT a.owner, a.currency, a.may_overdraw, a.debits, a.credits, a.version
    FOR NO KEY UPDATE OF a
 """
 
+# Two sets in one trip: the first as above, then the second, always waiting.
+_LOCK_BOTH = """
+WITH payers AS ({first}), payees AS ({second})
+SELECT * FROM payers UNION ALL SELECT * FROM payees
+"""
+_LOCK_PAYEES = _LOCK.replace("$2", "$4").replace("$1", "$3")
+_LOCK_ALL = _LOCK_BOTH.format(first=_LOCK, second=_LOCK_PAYEES)
+_LOCK_FREE = _LOCK_BOTH.format(first=_LOCK + "SKIP LOCKED", second=_LOCK_PAYEES)
+
 _WRITE = """
 WITH totals AS (
   UPDATE accounts a
@@ -40,16 +49,29 @@ SELECT (SELECT count(*) FROM totals), (SELECT count(*) FROM written)
 """
 
 
-async def lock_accounts(
-    tx: Tx, account_ids: Sequence[AccountId], *, skip_locked: bool = False
-) -> list[Account]:
-    """Those of the accounts that exist, locked until the transaction ends.
-
-    Waits in the order of the ids, or with `skip_locked` leaves out what is locked elsewhere.
-    """
+async def lock_accounts(tx: Tx, account_ids: Sequence[AccountId]) -> list[Account]:
+    """Those of the accounts that exist, locked in order until the transaction ends."""
     owners, currencies = [a.owner for a in account_ids], [a.currency for a in account_ids]
-    statement = _LOCK + "SKIP LOCKED" if skip_locked else _LOCK
-    rows = await tx.driver.fetch(statement, owners, currencies)
+    return _accounts(await tx.driver.fetch(_LOCK, owners, currencies))
+
+
+async def lock_both(
+    tx: Tx, payers: Sequence[AccountId], payees: Sequence[AccountId], *, skip_locked: bool
+) -> list[Account]:
+    """As `lock_accounts` for the payers, and after them for the payees, in one trip.
+
+    With `skip_locked`, payers that are locked elsewhere are left out instead of waited for.
+    """
+    statement = _LOCK_FREE if skip_locked else _LOCK_ALL
+    columns = [
+        [getattr(account_id, part) for account_id in side]
+        for side in (payers, payees)
+        for part in ("owner", "currency")
+    ]
+    return _accounts(await tx.driver.fetch(statement, *columns))
+
+
+def _accounts(rows: Iterable[Any]) -> list[Account]:
     return [
         Account(AccountId(owner, currency), overdraw, debits, credited, version)
         for owner, currency, overdraw, debits, credited, version in rows

@@ -10,7 +10,7 @@ from picopay.access import guards
 from picopay.access.model import Caller, Scope
 from picopay.idempotency.rules import parse_key
 from picopay.infra.db import Db
-from picopay.infra.json import Json, parse
+from picopay.infra.json import Json, body_of, parse
 from picopay.infra.problems import documented
 from picopay.infra.routing import USER_ID_MAX, header, takes
 from picopay.ledger.model import user_owner
@@ -42,7 +42,7 @@ _KEY: Final = header(
 )
 async def post_user(request: Request, _caller: _Caller) -> Response:
     db: Db = request.app.state.db
-    made, created = await service.create(db, parse(await request.body(), UserIn).id)
+    made, created = await service.create(db, parse(await body_of(request), UserIn).id)
     user, accounts = await service.show(db, made.id)
     return Json(UserOut.of(user, accounts), status_code=201 if created else 200)
 
@@ -73,7 +73,7 @@ async def get_user(request: Request, user_id: _UserId, _caller: _Caller) -> Resp
 async def post_deposit(request: Request, user_id: _UserId, caller: _Caller) -> Response:
     db: Db = request.app.state.db
     keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
-    body = parse(await request.body(), DepositIn)
+    body = parse(await body_of(request), DepositIn)
     deposit = await service.deposit(db, body.to_command(caller, user_id, parse_key(keys)))
     headers = {"Idempotent-Replayed": "true"} if deposit.replayed else None
     return Json(DepositOut.of(deposit), status_code=201, headers=headers)
