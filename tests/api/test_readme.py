@@ -112,7 +112,7 @@ def test_against_a_database_of_ones_own(tmp_path: Path) -> None:
         exports = "\n".join(preparing)
         exports = re.sub(r"postgresql://\S+", lease.servers.database_url, exports)
         exports = re.sub(r"redis://\S+", lease.servers.redis_url, exports)
-        serving = serving.replace("0.0.0.0", "127.0.0.1") + f" --port {port}"
+        serving = re.sub(r"--host \S+", "--host 127.0.0.1", serving) + f" --port {port}"
         until_up = f"until curl -sf http://127.0.0.1:{port}/readyz; do sleep 0.2; done"
         ran = _shell(f"{exports}\n{serving} &\n{until_up}\nkill %1\nwait %1", {})
     assert '"status":"healthy"' in ran.stdout, ran.stdout + ran.stderr
