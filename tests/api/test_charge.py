@@ -190,9 +190,6 @@ async def test_a_key_that_is_not_one_uuid_is_refused(
     assert await written(owner) == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="parse_uuid_key takes what int(…, 16) takes; idempotency/rules.py"
-)
 @pytest.mark.parametrize(
     "text",
     [

@@ -7,6 +7,10 @@ from uuid import UUID
 
 from picopay.idempotency.errors import KeyInvalid
 
+# Stricter than UUID() alone, which takes whatever int(…, 16) does: 0x…, +… and underscores.
+_UUID: Final = re.compile(
+    r"(?:urn:uuid:)?\{?(?:[0-9a-f]-?){31}[0-9a-f]\}?", re.ASCII | re.IGNORECASE
+)
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -19,19 +23,16 @@ def parse_uuid_key(values: Sequence[bytes]) -> str | None:
         return None
     if len(values) > 1:
         raise KeyInvalid("the Idempotency-Key header must be sent once")
-    try:
-        return str(UUID(values[0].decode("ascii")))
-    except ValueError:
-        raise KeyInvalid("the Idempotency-Key header must be a UUID") from None
+    text = values[0].decode("latin-1")
+    if not _UUID.fullmatch(text):
+        raise KeyInvalid("the Idempotency-Key header must be a UUID")
+    return str(UUID(text))
 
 
 def parse_key(values: Sequence[bytes]) -> str | None:
     """As `parse_uuid_key`, but any 1 to 255 visible ASCII characters will do."""
     if len(values) == 1 and _VISIBLE_ASCII.fullmatch(text := values[0].decode("latin-1")):
-        try:
-            return str(UUID(text))
-        except ValueError:
-            return text
+        return str(UUID(text)) if _UUID.fullmatch(text) else text
     if values:
         raise KeyInvalid("the Idempotency-Key header must be 1 to 255 visible ASCII characters")
     return None
