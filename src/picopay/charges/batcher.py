@@ -75,6 +75,8 @@ class Batcher:
         if (replayed := await self._remembered(command)) is not None:
             return replayed
         self._check_room(1)
+        if command.payer in self._side:  # behind those who wait there already
+            return await self._sideline(command, gone)
         (outcome,) = await self._enqueue([command], gone, self._singles)
         return await self._sideline(command, gone) if isinstance(outcome, Busy) else outcome
 
@@ -253,13 +255,20 @@ async def _present(batch: list[Waiting]) -> list[Waiting]:
     late = asyncio.get_running_loop().time() - ASK_AFTER_SECONDS
     present: list[Waiting] = []
     for waiting in batch:
-        if waiting.future.done() or (waiting.since <= late and await waiting.gone()):
+        if waiting.future.done() or (waiting.since <= late and await _left(waiting)):
             metrics.callers_gone.inc(len(waiting.commands))
             reason = Declined(Overloaded("the caller left before the charge began"))
             _resolve([waiting], [reason] * len(waiting.commands))
         else:
             present.append(waiting)
     return present
+
+
+async def _left(waiting: Waiting) -> bool:
+    try:
+        return await waiting.gone()
+    except Exception:  # noqa: BLE001 - a lane must not end because a connection is in a bad way
+        return False
 
 
 def _halves(batch: list[Waiting]) -> list[list[Waiting]]:
