@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from picopay import schema
 from picopay.embedded.servers import Lease, acquire
 from picopay.infra.db import Db
+from picopay.infra.logs import configure_for_commands
 from picopay.infra.settings import Settings
 
 T = TypeVar("T")
@@ -36,6 +37,8 @@ class CommandFailed(Exception):
 
 
 def load_settings() -> Settings:
+    """Raises `CommandFailed` naming the first setting that is wrong."""
+    configure_for_commands()
     try:
         return Settings()
     except ValidationError as error:

@@ -59,8 +59,8 @@ def serve(
     signal.signal(signal.SIGTERM, _stop)
     with prepared(data_dir, ephemeral=ephemeral) as (settings, lease):
         servers = lease.servers if lease else None
-        logs.configure(settings.log_level, settings.log_format)
         asyncio.run(_ready(settings, servers))
+        logs.configure(settings.log_level, settings.log_format)
         if lease is not None:
             lease.watch(lambda message: log.warning("embedded.keeper", message=message))
         with _listening(host, port) as listener:

@@ -89,6 +89,15 @@ def configure(level: str, style: str | None) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def configure_for_commands() -> None:
+    """A command prints its answer and nothing else; what must be said goes to standard error."""
+    structlog.configure(
+        processors=[_stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
 class _LibraryHandler(logging.Handler):
     """Passes a library's line on as an event named after its logger."""
 

@@ -1,0 +1,164 @@
+"""The `picopay` command, run as a person would."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+from tests.conftest import API_KEY, Stores
+
+ROOT = Path(__file__).parents[2]
+PICOPAY = ROOT / ".venv" / "bin" / "picopay"
+
+Ran = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def environment(clean: Stores) -> dict[str, str]:
+    return {"DATABASE_URL": clean.database_url, "REDIS_URL": clean.redis_url}
+
+
+def picopay(environment: dict[str, str], *arguments: str) -> Ran:
+    return _run([str(PICOPAY), *arguments], environment)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> Ran:
+    return subprocess.run(
+        command,
+        env=os.environ | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def told(ran: Ran) -> str:
+    """The one sentence of a command that failed."""
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    assert "Traceback" not in ran.stderr
+    return " ".join(ran.stderr.split())
+
+
+def test_users_are_created_funded_and_shown(environment: dict[str, str]) -> None:
+    made = picopay(environment, "users", "create", "7", "--deposit", "100.00", "USD")
+    assert made.stdout == "user 7: 100.00 USD\n"
+    more = picopay(environment, "users", "deposit", "7", "1.5", "KWD")
+    assert more.stdout == "user 7: 1.500 KWD, 100.00 USD\n"
+    shown = picopay(environment, "users", "show", "7", "--json")
+    assert json.loads(shown.stdout)["balances"] == {"KWD": "1.500", "USD": "100.00"}
+
+
+def test_a_deposit_with_a_key_counts_once(environment: dict[str, str]) -> None:
+    picopay(environment, "users", "create", "7")
+    for _ in range(2):
+        ran = picopay(environment, "users", "deposit", "7", "5", "USD", "--key", "monday")
+        assert ran.stdout == "user 7: 5.00 USD\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["users", "show", "99"], "picopay: there is no user 99"),
+        (["users", "deposit", "99", "1", "USD"], "picopay: there is no user 99"),
+        (["users", "create", "7", "--deposit", "1.001", "USD"], "more than the 2 decimals of USD"),
+        (["users", "create", "7", "--deposit", "ten", "USD"], "'ten' is not an amount"),
+        (["users", "create", "7", "--deposit", "1", "usd"], "'usd' is not an ISO 4217"),
+        (["keys", "revoke", "0198c6a2-7c1e-7000-8000-000000000000"], "there is no API key"),
+        (["keys", "create", "x", "--merchant", "A B"], "a merchant is 1 to 64 of"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_sentence(
+    environment: dict[str, str], arguments: list[str], sentence: str
+) -> None:
+    assert sentence in told(picopay(environment, *arguments))
+
+
+def test_a_key_is_shown_once_rolled_and_revoked(environment: dict[str, str]) -> None:
+    made = json.loads(
+        picopay(environment, "keys", "create", "shop", "--scope", "charges", "--json").stdout
+    )
+    assert made["key"].startswith("pk_live_")  # an external database means production
+    listed = picopay(environment, "keys", "list", "--json")
+    assert made["key"] not in listed.stdout
+    assert [key["name"] for key in json.loads(listed.stdout)] == ["shop"]
+    rolled = json.loads(picopay(environment, "keys", "roll", made["id"], "--json").stdout)
+    assert rolled["key"] != made["key"]
+    assert "revoked shop" in picopay(environment, "keys", "revoke", rolled["id"]).stdout
+    states = {k["id"]: k["state"] for k in json.loads(
+        picopay(environment, "keys", "list", "--json").stdout
+    )}  # fmt: skip
+    assert states[made["id"]].startswith("until ")
+    assert states[rolled["id"]] == "revoked"
+
+
+def test_every_command_has_help_with_an_example(environment: dict[str, str]) -> None:
+    commands = [["serve"], ["migrate"], ["demo"], ["bench"], ["openapi"], ["ledger", "check"]]
+    commands += [["users", name] for name in ("create", "deposit", "show")]
+    commands += [["keys", name] for name in ("create", "list", "revoke", "roll")]
+    for command in commands:
+        ran = picopay(environment, *command, "--help")
+        assert ran.returncode == 0, command
+        assert "Example" in ran.stdout, command
+
+
+def test_the_openapi_document_is_printed(environment: dict[str, str]) -> None:
+    document = json.loads(picopay(environment, "openapi").stdout)
+    assert "/charge" in document["paths"]
+
+
+def test_migrate_check_tells_whether_the_schema_is_current(
+    environment: dict[str, str], owner: asyncpg.Connection
+) -> None:
+    assert picopay(environment, "migrate", "--check").returncode == 0
+    base, _, _ = environment["DATABASE_URL"].rpartition("/")
+    empty = environment | {"DATABASE_URL": f"{base}/postgres"}
+    assert "not current" in told(picopay(empty, "migrate", "--check"))
+    assert "run `picopay migrate`" in told(picopay(empty, "users", "show", "1"))
+    assert "run `picopay migrate`" in told(picopay(empty, "serve", "--port", "0"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({}, "no API key exists: set APP_API_KEY"),
+        ({"APP_API_KEY": "changeme"}, "APP_API_KEY is a well-known placeholder"),
+        ({"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, "the database cannot be reached"),
+        ({"DATABASE_URL": "mysql://a:b@127.0.0.1/c"}, "postgresql://user:password@host"),
+        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE"),
+    ],
+)
+def test_production_refuses_to_start(
+    environment: dict[str, str], change: dict[str, str], sentence: str
+) -> None:
+    assert sentence in told(picopay(environment | change, "serve", "--port", "0"))
+
+
+async def test_production_refuses_a_role_that_could_rewrite_history(
+    environment: dict[str, str], owner: asyncpg.Connection
+) -> None:
+    await owner.execute("GRANT DELETE ON postings TO picopay_app")
+    try:
+        ran = picopay(environment | {"APP_API_KEY": API_KEY}, "serve", "--port", "0")
+    finally:
+        await owner.execute("REVOKE DELETE ON postings FROM picopay_app")
+    assert "may change postings" in told(ran)
+
+
+def test_python_without_assertions_is_refused(environment: dict[str, str]) -> None:
+    ran = _run([sys.executable, "-O", str(PICOPAY), "users", "show", "1"], environment)
+    assert ran.returncode == 1
+    assert "python -O" in ran.stderr
+
+
+def test_the_test_user_script_sets_the_balance(environment: dict[str, str]) -> None:
+    script = [sys.executable, "scripts/setup_test_user.py"]
+    assert _run(script, environment).stdout == "user 1: balance 1000.00 USD\n"
+    picopay(environment, "users", "deposit", "1", "50", "USD")
+    assert _run(script, environment).stdout == "user 1: balance 1000.00 USD\n"
+    assert picopay(environment, "users", "show", "1").stdout == "user 1: 1000.00 USD\n"
