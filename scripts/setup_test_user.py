@@ -43,6 +43,6 @@ async def _balance(db: Db) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=None)
-    balance = with_db(parser.parse_args().data_dir, set_up)
+    balance = with_db(parser.parse_args().data_dir, set_up, create=True)
     print(f"user {USER_ID}: balance {balance} {WANTED.currency}")
     raise SystemExit(0 if balance == WANTED.major else 1)

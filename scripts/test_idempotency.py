@@ -36,9 +36,11 @@ async def records(session: aiohttp.ClientSession, key: str) -> int:
 
 async def run(url: str, key: str) -> bool:
     idempotency_key = str(uuid4())
-    body = {"user_id": USER_ID, "amount": float(AMOUNT), "currency": "USD"}
+    body = {"user_id": USER_ID, "amount": str(AMOUNT), "currency": "USD"}
     async with client(url, key, CALLERS) as session:
         before = await balance(session)
+        if before < AMOUNT:
+            raise SystemExit(f"user {USER_ID} has {before} USD: run scripts/setup_test_user.py")
         calls = (call(session, "/charge", body, idempotency_key) for _ in range(CALLERS))
         answers = await asyncio.gather(*calls)
         after = await balance(session)

@@ -11,7 +11,7 @@ class ScopeMissing(Refused):
     code = "scope-missing"
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"this API key lacks the scope {scope!r}", required_scope=scope)
+        super().__init__(f"this API key lacks the scope {str(scope)!r}", required_scope=scope)
 
 
 class ApiKeyNotFound(Refused):

@@ -5,8 +5,8 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -29,6 +29,8 @@ DataDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+STOP_SECONDS_MAX: Final = 15
+
 err: Final = Console(stderr=True, highlight=False)
 
 
@@ -49,29 +51,52 @@ def load_settings() -> Settings:
 
 @contextmanager
 def prepared(
-    data_dir: Path | None, *, ephemeral: bool = False
+    data_dir: Path | None, *, ephemeral: bool = False, create: bool = True
 ) -> Generator[tuple[Settings, Lease | None]]:
     """Settings that name a database with a current schema.
 
     Without `DATABASE_URL` the embedded servers of the data directory are used, started if need
-    be, and left by the end; they stop when nobody uses them any more.
+    be, and left by the end; they stop when nobody uses them any more. Unless `create`, a directory
+    that holds no database is refused: an empty one would prove nothing.
     """
     settings = load_settings()
     if settings.database_url is not None:
+        _refuse_ephemeral(data_dir, ephemeral=ephemeral)
         await_current(settings)
         yield settings, None
         return
-    directory = data_dir or settings.picopay_data_dir
-    if ephemeral and data_dir is None:
-        directory = Path(tempfile.mkdtemp(prefix="picopay-"))
-    lease = acquire(directory.absolute(), ephemeral=ephemeral, on_progress=progress)
-    try:
+    with leased(settings, data_dir, ephemeral=ephemeral, create=create) as lease:
         yield _embedded(settings, lease), lease
+
+
+@contextmanager
+def leased(
+    settings: Settings, data_dir: Path | None, *, ephemeral: bool = False, create: bool = True
+) -> Generator[Lease]:
+    """The embedded servers of the data directory, whatever their schema."""
+    directory = (data_dir or settings.picopay_data_dir).absolute()
+    temporary = ephemeral and data_dir is None
+    if temporary:
+        directory = Path(tempfile.mkdtemp(prefix="picopay-"))
+    elif not create and not (directory / "postgres").exists():
+        raise CommandFailed(
+            f"there is no database in {directory}: start `picopay serve`, or give --data-dir"
+        )
+    lease = acquire(directory, ephemeral=ephemeral, on_progress=progress)
+    try:
+        yield lease
     finally:
         lease.release()
-        lease.stopped(15)
-        if ephemeral and data_dir is None:
+        lease.stopped(STOP_SECONDS_MAX)
+        if temporary:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _refuse_ephemeral(data_dir: Path | None, *, ephemeral: bool) -> None:
+    if ephemeral:
+        raise CommandFailed("DATABASE_URL is set: its database will not be deleted at the end")
+    if data_dir is not None:
+        err.print("[yellow]DATABASE_URL is set, so --data-dir is not used[/yellow]")
 
 
 def progress(message: str) -> None:
@@ -92,27 +117,38 @@ def _embedded(settings: Settings, lease: Lease) -> Settings:
 
 def _kept_api_key(data_dir: Path) -> str:
     """The data directory's development key: made once, so that a copied curl keeps working."""
-    path = data_dir / "api_key"
+    path, draft = data_dir / "api_key", data_dir / f"api_key.{secrets.token_hex(4)}"
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(f"dev_{secrets.token_urlsafe(24)}\n")
+        draft.touch(mode=0o600)
+        draft.write_text(f"dev_{secrets.token_urlsafe(24)}\n")
+        with suppress(FileExistsError):  # whoever comes first; never half a key
+            path.hardlink_to(draft)
+        draft.unlink()
     return path.read_text().strip()
 
 
 def await_current(settings: Settings) -> None:
     assert settings.database_url is not None
-    try:
-        current = asyncio.run(schema.is_current(settings.database_url))
-    except (DBAPIError, OSError) as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise CommandFailed(f"the database cannot be reached: {reason}") from None
-    if not current:
+    if not on_database(schema.is_current(settings.database_url)):
         raise CommandFailed("the database schema is not current: run `picopay migrate`")
 
 
-def with_db(data_dir: Path | None, work: Callable[[Db], Awaitable[T]]) -> T:
+def on_database(work: Coroutine[object, object, T]) -> T:
+    """Run `work`; what the database has against it is told in one sentence."""
+    try:
+        return asyncio.run(work)
+    except OSError as error:
+        raise CommandFailed(f"the database cannot be reached: {error}") from None
+    except DBAPIError as error:
+        reason = str(error.orig).splitlines()[0].rpartition(">: ")[2]
+        raise CommandFailed(f"the database refused: {reason}") from None
+
+
+def with_db(
+    data_dir: Path | None, work: Callable[[Db], Awaitable[T]], *, create: bool = False
+) -> T:
     """Run one piece of work against the database of the settings."""
-    with prepared(data_dir) as (settings, _):
+    with prepared(data_dir, create=create) as (settings, _):
 
         async def run() -> T:
             db = Db.of(settings)

@@ -30,6 +30,8 @@ def api_key(given: str | None, data_dir: Path | None) -> str:
 @asynccontextmanager
 async def client(url: str, key: str, connections: int) -> AsyncGenerator[aiohttp.ClientSession]:
     """Raises `CommandFailed` when nobody answers at the URL."""
+    if not url.startswith(("http://", "https://")):
+        raise CommandFailed(f"{url!r} is not a URL: http://host:port")
     connector = aiohttp.TCPConnector(limit=connections)
     timeout = aiohttp.ClientTimeout(total=60)
     headers = {"X-API-Key": key}
@@ -37,6 +39,8 @@ async def client(url: str, key: str, connections: int) -> AsyncGenerator[aiohttp
         url, headers=headers, connector=connector, timeout=timeout
     ) as session:
         try:
+            async with session.get("/health"):
+                pass
             yield session
         except aiohttp.ClientConnectorError:
             raise CommandFailed(

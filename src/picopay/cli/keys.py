@@ -25,7 +25,9 @@ def create(
     name: str,
     merchant: Annotated[str, typer.Option(help="Owner of the key.")] = DEFAULT_MERCHANT,
     scope: Annotated[list[Scope] | None, typer.Option(help="Repeatable; default: all.")] = None,
-    expires_in: Annotated[int | None, typer.Option(metavar="DAYS", min=1)] = None,
+    expires_in: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=1, max=36_500, help="Default: never.")
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -38,7 +40,9 @@ def create(
     expires = None if expires_in is None else timedelta(days=expires_in)
     live = load_settings().production
     wanted = KeyWanted(name, merchant, frozenset(scope or Scope), live, expires)
-    _print_new(*with_db(data_dir, lambda db: service.create(db, wanted)), as_json=as_json)
+    _print_new(
+        *with_db(data_dir, lambda db: service.create(db, wanted), create=True), as_json=as_json
+    )
 
 
 @app.command(name="list")
@@ -77,7 +81,9 @@ def revoke(key_id: KeyId, data_dir: DataDir = None) -> None:
 @app.command()
 def roll(
     key_id: KeyId,
-    overlap: Annotated[int, typer.Option(metavar="HOURS", min=0, help="Both keys work.")] = 24,
+    overlap: Annotated[
+        int, typer.Option(metavar="HOURS", min=0, max=876_000, help="Both work.")
+    ] = 24,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:

@@ -3,6 +3,7 @@
 import sys
 
 import typer
+from rich.markup import escape
 
 from picopay import __version__
 from picopay.cli import bench, demo, keys, ledger, migrate, openapi, serve, users
@@ -57,5 +58,5 @@ def main() -> None:
 
 
 def _told(sentence: str) -> int:
-    err.print(f"[red]picopay:[/red] {sentence}", markup=True)
+    err.print(f"[red]picopay:[/red] {escape(sentence)}", soft_wrap=True)
     return 1

@@ -1,12 +1,11 @@
 """`picopay migrate`."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
 from picopay import schema
-from picopay.cli.context import CommandFailed, DataDir, load_settings, prepared
+from picopay.cli.context import CommandFailed, DataDir, leased, load_settings, on_database
 
 
 def migrate(
@@ -15,18 +14,22 @@ def migrate(
 ) -> None:
     """Bring the database schema up to date, as the owner of the schema.
 
+    The owner needs CREATEROLE, or a role `picopay_app` made beforehand and granted to it.
+
     Example: `DATABASE_URL=postgresql://… picopay migrate`
     """
     settings = load_settings()
-    if settings.database_url is None or settings.owner_url is None:
-        with prepared(data_dir):  # embedded servers are always brought up to date
-            print("the embedded database is current")
+    if settings.database_url is not None and settings.owner_url is not None:
+        _migrate(settings.owner_url, settings.database_url, check=check)
         return
-    try:
-        if check and not asyncio.run(schema.is_current(settings.database_url)):
-            raise CommandFailed("the database schema is not current: run `picopay migrate`")
-        if not check:
-            asyncio.run(schema.upgrade(settings.owner_url, settings.database_url))
-    except OSError as error:
-        raise CommandFailed(f"the database cannot be reached: {error}") from None
+    with leased(settings, data_dir, create=not check) as lease:
+        url = lease.servers.database_url
+        _migrate(url, url, check=check)
+
+
+def _migrate(owner_url: str, app_url: str, *, check: bool) -> None:
+    if not check:
+        on_database(schema.upgrade(owner_url, app_url))
+    elif not on_database(schema.is_current(app_url)):
+        raise CommandFailed("the database schema is not current: run `picopay migrate`")
     print("the database schema is current")

@@ -57,15 +57,17 @@ def serve(
     Example: `picopay serve --port 8000 --workers 2`
     """
     signal.signal(signal.SIGTERM, _stop)
-    with prepared(data_dir, ephemeral=ephemeral) as (settings, lease):
+    with (
+        _listening(host, port) as listener,
+        prepared(data_dir, ephemeral=ephemeral) as (settings, lease),
+    ):
         servers = lease.servers if lease else None
         asyncio.run(_ready(settings, servers))
         logs.configure(settings.log_level, settings.log_format)
         if lease is not None:
             lease.watch(lambda message: log.warning("embedded.keeper", message=message))
-        with _listening(host, port) as listener:
-            _banner(settings, servers, listener)
-            _run(settings, listener, workers)
+        _banner(settings, servers, listener)
+        _run(settings, listener, workers)
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
@@ -116,7 +118,7 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
             listener.bind((host, port))
         except OSError as error:
             raise CommandFailed(
-                f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
             ) from None
         listener.set_inheritable(True)
         yield listener
@@ -198,5 +200,5 @@ def _banner(settings: Settings, servers: Servers | None, listener: socket.socket
 def _data(settings: Settings, servers: Servers | None) -> str:
     if servers is None:
         return "the PostgreSQL of DATABASE_URL"
-    fate = "deleted at the end (--ephemeral)" if servers.ephemeral else "kept"
+    fate = "deleted at the end" if servers.ephemeral else "kept"
     return f"{settings.picopay_data_dir} ({fate}), embedded PostgreSQL and Valkey"

@@ -1,6 +1,5 @@
 """`picopay users`: create, deposit, show."""
 
-from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
@@ -9,7 +8,7 @@ from picopay.access.model import DEFAULT_MERCHANT
 from picopay.cli.context import AsJson, CommandFailed, DataDir, show_json, with_db
 from picopay.infra.db import Db
 from picopay.infra.ids import new_id
-from picopay.infra.routing import USER_ID_MAX
+from picopay.infra.routing import USER_ID_MAX, exact_number
 from picopay.kernel.money import Money
 from picopay.ledger.model import Account
 from picopay.users import service
@@ -30,26 +29,26 @@ def create(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a user; creating one that exists is no error.
+    """Create a user; one that exists is left as it is, and gets no second first deposit.
 
     Example: `picopay users create 7 --deposit 100.00 USD`
     """
     money = None if deposit is None else parse_money(*deposit)
 
     async def work(db: Db) -> tuple[User, list[Account]]:
-        await service.create(db, user_id)
-        if money is not None:
+        _, created = await service.create(db, user_id)
+        if created and money is not None:
             await service.deposit(db, _command(user_id, money, None))
         return await service.show(db, user_id)
 
-    _print(*with_db(data_dir, work), as_json=as_json)
+    _print(*with_db(data_dir, work, create=True), as_json=as_json)
 
 
 @app.command(name="deposit")
 def deposit_(
     user_id: UserId,
-    amount: str,
-    currency: str,
+    amount: Annotated[str, typer.Argument(help="In major units: 19.99")],
+    currency: Annotated[str, typer.Argument(help="ISO 4217 code: USD")],
     key: KeyOption = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -64,7 +63,7 @@ def deposit_(
         await service.deposit(db, _command(user_id, money, key))
         return await service.show(db, user_id)
 
-    _print(*with_db(data_dir, work), as_json=as_json)
+    _print(*with_db(data_dir, work, create=True), as_json=as_json)
 
 
 @app.command()
@@ -82,9 +81,10 @@ def show(
 
 def parse_money(amount: str, currency: str) -> Money:
     try:
-        return Money.parse(Decimal(amount), currency)
-    except InvalidOperation:
+        number = exact_number(amount)
+    except ValueError:
         raise CommandFailed(f"{amount!r} is not an amount") from None
+    return Money.parse(number, currency)
 
 
 def _command(user_id: int, money: Money, key: str | None) -> DepositCommand:

@@ -36,7 +36,7 @@ def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
         return
     if not _gathered.json:
         for row in rows:
-            log.info(event, **row)
+            log.info(event, **{name: str(value) for name, value in row.items()})
         return
     common = dict(_stamp(None, "info", {"event": event}))
     _gathered.add([_json({**row, **common}) for row in rows])

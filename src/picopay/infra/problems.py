@@ -19,7 +19,6 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "cursor-invalid": (422, "The cursor is not one of ours"),
     "database-unavailable": (503, "The database cannot be reached"),
     "idempotency-key-invalid": (400, "The Idempotency-Key header is not valid"),
-    "idempotency-key-required": (400, "The Idempotency-Key header is missing"),
     "idempotency-key-reused": (422, "The idempotency key belongs to another request"),
     "insufficient-balance": (400, "The balance does not cover the amount"),
     "internal-error": (500, "Something went wrong on our side"),

@@ -25,7 +25,7 @@ _AMOUNT_SCHEMA: Final = {
 }
 
 
-def _exact_number(value: object) -> int | Decimal:
+def exact_number(value: object) -> int | Decimal:
     if isinstance(value, str) and _NUMBER_TEXT.fullmatch(value):
         return Decimal(value)
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
@@ -44,7 +44,7 @@ def _whole_number(value: object) -> int:
 
 USER_ID_MAX: Final = 2**63 - 1
 
-AmountIn = Annotated[int | Decimal, PlainValidator(_exact_number), WithJsonSchema(_AMOUNT_SCHEMA)]
+AmountIn = Annotated[int | Decimal, PlainValidator(exact_number), WithJsonSchema(_AMOUNT_SCHEMA)]
 UserIdIn = Annotated[
     int,
     PlainValidator(_whole_number),
