@@ -1,5 +1,6 @@
 """The HTTP application, put together: the only file, with the commands, that knows every slice."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from picopay.access import service as access
 from picopay.access.keyring import Keyring
 from picopay.charges import routes as charges
 from picopay.charges.batcher import Batcher
-from picopay.idempotency.cache import ReplayCache
+from picopay.idempotency.cache import Binding, ReplayCache
 from picopay.infra import operations, problems
 from picopay.infra.db import Db
 from picopay.infra.middleware import Edge
@@ -76,13 +77,13 @@ def server_app(settings: Settings) -> ASGIApp:
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     settings: Settings = app.state.settings
     state = app.state
-    state.db = db = Db.of(settings)
+    state.db, state.reserved = Db.of(settings), Db.reserved(settings)
     state.redis = _redis(settings)
-    pepper = await access.pepper(db)
-    state.keyring = Keyring(db, pepper, settings.app_api_key)
-    identity = await db.identity(pepper)
-    cache = ReplayCache(state.redis, database=identity, ttl_seconds=settings.cache_ttl)
-    state.batcher = Batcher(db, cache, queue_max=settings.charge_queue_max)
+    pepper = await access.pepper(state.reserved)
+    state.keyring = Keyring(state.reserved, pepper, settings.app_api_key)
+    identity = await state.reserved.identity(pepper)
+    cache = ReplayCache(state.redis, Binding(identity, pepper), ttl_seconds=settings.cache_ttl)
+    state.batcher = Batcher(state.reserved, cache, queue_max=settings.charge_queue_max)
     try:
         yield
     finally:
@@ -92,7 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await state.keyring.close()
         if state.redis is not None:
             await state.redis.close()
-        await db.close()
+        await asyncio.gather(state.db.close(), state.reserved.close())
 
 
 def _redis(settings: Settings) -> Fast | None:

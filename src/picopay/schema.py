@@ -15,7 +15,8 @@ from sqlalchemy.pool import NullPool
 from picopay.access import tables as access
 from picopay.charges import tables as charges
 from picopay.idempotency import tables as idempotency
-from picopay.infra.db import APP_ROLE, Base
+from picopay.infra.db import APP_ROLE
+from picopay.infra.models import Base
 from picopay.infra.settings import sqlalchemy_url
 from picopay.ledger import tables as ledger
 from picopay.users import tables as users

@@ -47,7 +47,7 @@ async def test_all_is_well(client: httpx2.AsyncClient, path: str, body: bytes) -
 async def test_without_postgresql_it_is_alive_but_not_ready(
     client: httpx2.AsyncClient, app: FastAPI
 ) -> None:
-    was, app.state.db = app.state.db, Db(CLOSED)
+    was, app.state.reserved = app.state.reserved, Db(CLOSED)
 
     for path in ("/healthz", "/readyz"):
         answer = await client.get(path)
@@ -60,8 +60,8 @@ async def test_without_postgresql_it_is_alive_but_not_ready(
         assert "hunter2" not in answer.text
     for path in ("/", "/health", "/livez"):
         assert (await client.get(path)).status_code == 200
-    await app.state.db.close()
-    app.state.db = was
+    await app.state.reserved.close()
+    app.state.reserved = was
 
 
 async def test_without_redis_it_is_ready_but_degraded(

@@ -1,6 +1,7 @@
 """A real server process: what it makes of bytes on a socket, and what it writes to its log."""
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -221,3 +222,28 @@ async def test_the_first_charge_of_a_deposit_is_the_same_over_the_wire(
     assert first.text.endswith('"new_balance":0.20}')
     assert again.content == first.content
     assert again.headers["idempotent-replayed"] == "true"
+
+
+async def test_a_head_without_end_is_refused_before_it_is_gathered(server: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ")
+    sent = 0
+    try:
+        while sent < 64 * 1024 * 1024:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+    except OSError:
+        pass  # closed in our face
+    finally:
+        writer.close()
+    assert sent < 16 * 1024 * 1024
+    answered = b""
+    with contextlib.suppress(OSError):
+        answered = await reader.read()
+    assert answered == b"" or answered.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_of_ordinary_length_passes(server: Server) -> None:
+    head = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: "
+    assert b"200 OK" in await talk(server, head + b"x" * 30_000 + b"\r\n\r\n")

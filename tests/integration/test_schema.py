@@ -8,7 +8,8 @@ from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
 from tests.conftest import Stores
 
 from picopay import schema
-from picopay.infra.db import APP_ROLE, Base, Db
+from picopay.infra.db import APP_ROLE, Db
+from picopay.infra.models import Base
 
 TABLES = sorted(Base.metadata.tables.values(), key=lambda table: table.name)
 each_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

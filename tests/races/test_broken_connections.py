@@ -72,7 +72,7 @@ async def test_a_charge_on_a_connection_that_heard_the_end_of_its_server_is_run_
     client: httpx2.AsyncClient, app: FastAPI, stores: Stores
 ) -> None:
     wish = Wish.of(await new_user(client, 1, 1000))
-    await hear_last_words(app.state.db)
+    await hear_last_words(app.state.reserved)
     (answer,) = await charge_all(client, [wish])
     assert answer.status_code == 200
     await assert_each_charged_once(stores.database_url, [wish], 1000)

@@ -173,3 +173,19 @@ async def test_512_connections_freeze_neither_the_server_nor_its_health(pair: Pa
     assert max(health) < 1.5
     spent = await asyncio.gather(*(balance(pair.url, user) for user in users))
     assert sum(100 * 1_000_000 - left for left in spent) == 100 * len(answers)
+
+
+async def test_deposits_to_a_locked_account_do_not_take_the_charges_of_others_along(
+    pair: Pair,
+) -> None:
+    """Forty of them would fill the pool that requests share; lanes and health have their own."""
+    stuck, *others = await pair.callers[0].new_users(50)
+    path, money = f"/v1/users/{stuck}/deposits", {"amount": 1, "currency": "USD"}
+    async with locked(pair.url, f"user:{stuck}"):
+        deposits = [asyncio.create_task(pair.callers[0].post(path, money)) for _ in range(40)]
+        await asyncio.sleep(0.5)
+        answers = await measure(pair, others, 2)
+        assert get(pair.servers[0].port, "/healthz", timeout_seconds=2)[0] == 200
+        made = await asyncio.gather(*deposits)
+    assert p99_ms(answers) < 10 * P99_MS_MAX
+    assert {answer.status for answer in made} == {503}

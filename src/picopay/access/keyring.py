@@ -20,6 +20,7 @@ from picopay.infra.logs import log
 REFRESH_SECONDS: Final = 2.0
 RECORD_USES_SECONDS: Final = 60.0
 SEEN_MAX: Final = 10_000
+LOOK_UPS_MAX: Final = 2
 _SHOWN_OF_REJECTED: Final = 8
 
 
@@ -31,6 +32,8 @@ class Keyring:
         self._bootstrap_caller = Caller(None, DEFAULT_MERCHANT, frozenset(Scope))
         self._seen: dict[bytes, Caller | None] = {}
         self._used: set[UUID] = set()
+        # Well-formed guesses reach the database, but never more than these at a time.
+        self._look_ups = asyncio.Semaphore(LOOK_UPS_MAX)
         self._refresher = asyncio.create_task(self._keep_fresh())
 
     async def caller(self, text: str) -> Caller:
@@ -55,7 +58,8 @@ class Keyring:
         await self._record_uses()
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        found = await service.callers(self._db, [digest])
+        async with self._look_ups:
+            found = await service.callers(self._db, [digest])
         if len(self._seen) >= SEEN_MAX:  # somebody is guessing: forget the misses
             self._seen = {d: c for d, c in self._seen.items() if c is not None}
         self._seen[digest] = found.get(digest)

@@ -60,7 +60,8 @@ class Batcher:
         self._db = db
         self._cache = cache
         self._queue_max = queue_max
-        self._queued = 0
+        self._queued_singles = 0
+        self._queued_bulk = 0
         self._singles: deque[Waiting] = deque()
         self._bulk: deque[Waiting] = deque()
         self._side: dict[AccountId, deque[Waiting]] = {}
@@ -74,21 +75,32 @@ class Batcher:
         """The decision on one charge, committed or found again. Raises `Overloaded`."""
         if (replayed := await self._remembered(command)) is not None:
             return replayed
-        self._check_room(1)
-        if command.payer in self._side:  # behind those who wait there already
-            return await self._sideline(command, gone)
-        (outcome,) = await self._enqueue([command], gone, self._singles)
-        return await self._sideline(command, gone) if isinstance(outcome, Busy) else outcome
+        self._check_room(self._queued_singles, 1)
+        self._queued_singles += 1
+        try:
+            if command.payer in self._side:  # behind those who wait there already
+                return await self._sideline(command, gone)
+            (outcome,) = await self._enqueue([command], gone, self._singles)
+            return await self._sideline(command, gone) if isinstance(outcome, Busy) else outcome
+        finally:
+            self._queued_singles -= 1
 
     async def charge_many(self, commands: Sequence[ChargeCommand], gone: Gone) -> list[Decision]:
-        """Decisions in the order of the commands, committed in chunks behind single charges."""
-        self._check_room(len(commands))
-        chunks = [commands[i : i + CHUNK_MAX] for i in range(0, len(commands), CHUNK_MAX)]
-        parts = await asyncio.gather(*(self._enqueue(c, gone, self._bulk) for c in chunks))
-        outcomes = list(chain.from_iterable(parts))
-        busy = [c for c, o in zip(commands, outcomes, strict=True) if isinstance(o, Busy)]
-        late = iter(await asyncio.gather(*(self._sideline(c, gone) for c in busy)))
-        return [next(late) if isinstance(o, Busy) else o for o in outcomes]
+        """Decisions in the order of the commands, committed in chunks behind single charges.
+
+        Raises `Overloaded`; but bulk never takes the room of single charges.
+        """
+        self._check_room(self._queued_bulk, len(commands))
+        self._queued_bulk += len(commands)
+        try:
+            chunks = [commands[i : i + CHUNK_MAX] for i in range(0, len(commands), CHUNK_MAX)]
+            parts = await asyncio.gather(*(self._enqueue(c, gone, self._bulk) for c in chunks))
+            outcomes = list(chain.from_iterable(parts))
+            busy = [c for c, o in zip(commands, outcomes, strict=True) if isinstance(o, Busy)]
+            late = iter(await asyncio.gather(*(self._sideline(c, gone) for c in busy)))
+            return [next(late) if isinstance(o, Busy) else o for o in outcomes]
+        finally:
+            self._queued_bulk -= len(commands)
 
     async def close(self) -> None:
         """Answer everything that was accepted, then stop."""
@@ -101,28 +113,25 @@ class Batcher:
     async def _remembered(self, command: ChargeCommand) -> Replayed | None:
         if (key := command.key_id) is None or (payload := await self._cache.peek(key)) is None:
             return None
-        decision = rules.replay(command, _decode(payload))
+        charge = _decode(payload)
+        decision = None if charge is None else rules.replay(command, charge)
         # Whether a key was reused is for PostgreSQL to say.
         return decision if isinstance(decision, Replayed) else None
 
-    def _check_room(self, wanted: int) -> None:
+    def _check_room(self, queued: int, wanted: int) -> None:
         if self._closing:
             raise Overloaded("the server is shutting down")
-        if self._queued + wanted > self._queue_max:
-            raise Overloaded(f"{self._queued} charges are waiting already")
+        if queued + wanted > self._queue_max:
+            raise Overloaded(f"{queued} charges are waiting already")
 
     async def _enqueue(
         self, commands: Sequence[ChargeCommand], gone: Gone, queue: deque[Waiting]
     ) -> list[Outcome]:
         loop = asyncio.get_running_loop()
         waiting = Waiting(commands, gone, loop.time(), loop.create_future())
-        self._queued += len(commands)
         queue.append(waiting)
         self._wake.set()
-        try:
-            return await waiting.future
-        finally:
-            self._queued -= len(commands)
+        return await waiting.future
 
     async def _sideline(self, command: ChargeCommand, gone: Gone) -> Decision:
         """Decide the charge in its payer's side lane, in the order of arrival there."""
@@ -203,7 +212,7 @@ class Batcher:
     async def _commit(
         self, commands: Sequence[ChargeCommand], patience_seconds: float, *, wait: bool
     ) -> list[Outcome]:
-        metrics.queue_depth.set(self._queued)
+        metrics.queue_depth.set(self._queued_singles + self._queued_bulk)
         metrics.batch_size.observe(len(commands))
         with metrics.batch_seconds.time():
             outcomes = await service.commit_batch(
@@ -301,9 +310,11 @@ def _encode(charge: Charge) -> bytes:
     return orjson.dumps((str(charge_id), merchant_id, user_id, *money, balance_after_minor, key))
 
 
-def _decode(payload: bytes) -> Charge:
-    charge_id, merchant_id, user_id, minor, currency, balance_after_minor, key = orjson.loads(
-        payload
-    )
-    money = Money(minor, currency)
-    return Charge(UUID(charge_id), merchant_id, user_id, money, balance_after_minor, key)
+def _decode(payload: bytes) -> Charge | None:
+    """None for what another version has written: the database knows."""
+    try:
+        charge_id, merchant_id, user_id, minor, currency, balance_after, key = orjson.loads(payload)
+        money = Money(minor, currency)
+        return Charge(UUID(charge_id), merchant_id, user_id, money, balance_after, key)
+    except (ValueError, TypeError, AttributeError):
+        return None

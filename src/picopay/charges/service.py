@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
 from picopay.charges import rules, store
 from picopay.charges.errors import ChargeNotFound
 from picopay.charges.model import (
@@ -17,6 +20,7 @@ from picopay.charges.model import (
     Declined,
     ListedCharge,
     Outcome,
+    Replayed,
 )
 from picopay.charges.store import Filter
 from picopay.idempotency import service as idempotency
@@ -75,7 +79,7 @@ async def commit_batch(
         except CommitInDoubt:
             landed = await _landed(db, attempt.postings[0])
             if landed is None:
-                return [_doubted(outcome) for outcome in attempt.outcomes]
+                return _doubted(attempt)
             if not landed:
                 raise ConnectionLost("the commit did not happen") from None
         return attempt.outcomes
@@ -97,12 +101,14 @@ async def _transact(
 async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, *, wait: bool) -> None:
     merchants = {command.merchant for command in commands}
     wanted = {command.payer for command in commands}
-    payers = await ledger.lock_payers(tx, wanted, merchants, wait=wait)
+    # Who may wait long, waits for keys before merchants: holding those would delay everybody.
+    payers = await ledger.lock_payers(tx, wanted, () if wait else merchants, wait=wait)
     at_hand = [c for c in commands if c.payer not in payers.busy] if payers.busy else commands
     claims = rules.claims(at_hand)
     taken = await idempotency.claim(tx, claims)
     known = await _charges_of(tx, taken)
-    book = Book([*payers.locked, *payers.payees])
+    late = await ledger.lock_or_open(tx, merchants) if wait and payers.locked else []
+    book = Book([*payers.locked, *payers.payees, *late])
     unknown = await users.unknown(tx, {user_id_of(payer.owner) for payer in payers.absent})
     decisions = rules.decide_batch(at_hand, book, claims, known, unknown)
     attempt.outcomes = _in_order(commands, payers.busy, decisions)
@@ -140,15 +146,28 @@ async def _landed(db: Db, posting: Posting) -> bool | None:
     """Whether the batch whose COMMIT was lost is there; None when that cannot be learnt."""
     try:
         return await db.retrying(lambda: ledger.landed(db, posting))
-    except DatabaseUnavailable:
+    except (DatabaseUnavailable, DBAPIError, asyncpg.PostgresError):
         return None
 
 
-def _doubted(outcome: Outcome) -> Outcome:
-    if not isinstance(outcome, Approved):
-        return outcome
-    log.error("charge.outcome_unknown", charge_id=str(outcome.charge.id))
-    return Declined(OutcomeUnknown("charge", outcome.charge.id))
+def _doubted(attempt: _Attempt) -> list[Outcome]:
+    """What may be said of a batch that may or may not have been committed.
+
+    A twin's replay is as doubtful as the charge it replays, and a refusal was decided on balances
+    that count doubtful charges. Only replays of older charges are certain.
+    """
+    doubtful = {posting.move.id for posting in attempt.postings}
+    told: list[Outcome] = []
+    for outcome in attempt.outcomes:
+        match outcome:
+            case Approved(charge) | Replayed(charge) if charge.id in doubtful:
+                log.error("charge.outcome_unknown", charge_id=str(charge.id))
+                told.append(Declined(OutcomeUnknown("charge", charge.id)))
+            case Declined():
+                told.append(Declined(DatabaseUnavailable("the database was lost; try again")))
+            case _:
+                told.append(outcome)
+    return told
 
 
 async def show(db: Db, merchant_id: str, charge_id: UUID) -> ListedCharge:

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from picopay.infra.db import Base, Name
+from picopay.infra.models import Base, Name
 
 
 class Charges(Base):

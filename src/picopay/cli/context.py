@@ -151,7 +151,9 @@ def with_db(
     with prepared(data_dir, create=create) as (settings, _):
 
         async def run() -> T:
-            db = Db.of(settings)
+            assert settings.database_url is not None
+            # A check of a large ledger takes its time.
+            db = Db(settings.database_url, pool_size=2, command_timeout_seconds=None)
             try:
                 return await work(db)
             finally:

@@ -6,10 +6,11 @@ and a miss is decided by PostgreSQL. Look-ups that wait together are sent togeth
 """
 
 import asyncio
+import hmac
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from time import monotonic
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from redis.asyncio import Redis
 
@@ -28,10 +29,18 @@ for i, name in ipairs(KEYS) do redis.call('SET', name, ARGV[i + 1], 'EX', ARGV[1
 _LookUp = tuple[str, "asyncio.Future[bytes | None]"]
 
 
+class Binding(NamedTuple):
+    """What ties entries to one database: its identity, and a secret that only it knows."""
+
+    database: str
+    secret: bytes
+
+
 class ReplayCache:
-    def __init__(self, redis: Fast | None, *, database: str, ttl_seconds: int) -> None:
+    def __init__(self, redis: Fast | None, binding: Binding, *, ttl_seconds: int) -> None:
         self._redis = redis
-        self._prefix = f"picopay:{database}"
+        self._prefix = f"picopay:1:{binding.database}"  # 1: the payload's format
+        self._secret = binding.secret
         self._ttl_seconds = ttl_seconds
         self._waiting: list[_LookUp] = []
         self._waiting_since = 0.0
@@ -62,7 +71,7 @@ class ReplayCache:
             return
         for key, payload in entries.items():
             name = self._name(key)
-            self._to_write[name] = _digest(name, payload) + payload
+            self._to_write[name] = self._digest(name, payload) + payload
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_waiting())
 
@@ -85,12 +94,12 @@ class ReplayCache:
                 values = await self._redis.call(
                     lambda redis, names=names: redis.mget(names), spent_seconds=spent
                 )
-                _answer(asked, values)
+                self._answer(asked, values)
         finally:
             # Whatever went wrong, nobody is left waiting for it.
             self._reader = None
             left, self._waiting = [*asked, *self._waiting], []
-            _answer(left, None)
+            self._answer(left, None)
 
     async def _write_waiting(self) -> None:
         assert self._redis is not None
@@ -106,22 +115,21 @@ class ReplayCache:
         names = list(chunk)
         await redis.eval(_STORE, len(names), *names, self._ttl_seconds, *chunk.values())
 
+    def _answer(self, asked: Sequence[_LookUp], values: object) -> None:
+        """Hand out the values; all of them are misses if that is not one for each look-up."""
+        fits = isinstance(values, list) and len(cast("list[object]", values)) == len(asked)
+        found: Sequence[object] = cast("list[object]", values) if fits else [None] * len(asked)
+        for (name, future), value in zip(asked, found, strict=True):
+            if not future.done():
+                future.set_result(self._checked(name, value))
 
-def _answer(asked: Sequence[_LookUp], values: object) -> None:
-    """Hand out the values; all of them are misses if that is not one for each look-up."""
-    fits = isinstance(values, list) and len(cast("list[object]", values)) == len(asked)
-    found: Sequence[object] = cast("list[object]", values) if fits else [None] * len(asked)
-    for (name, future), value in zip(asked, found, strict=True):
-        if not future.done():
-            future.set_result(_checked(name, value))
+    def _checked(self, name: str, value: object) -> bytes | None:
+        if not isinstance(value, bytes):
+            return None
+        digest, payload = value[:_DIGEST_BYTES], value[_DIGEST_BYTES:]
+        return payload if hmac.compare_digest(digest, self._digest(name, payload)) else None
 
-
-def _digest(name: str, payload: bytes) -> bytes:
-    return blake2b(payload, digest_size=_DIGEST_BYTES, key=blake2b(name.encode()).digest()).digest()
-
-
-def _checked(name: str, value: object) -> bytes | None:
-    if not isinstance(value, bytes):
-        return None
-    digest, payload = value[:_DIGEST_BYTES], value[_DIGEST_BYTES:]
-    return payload if digest == _digest(name, payload) else None
+    def _digest(self, name: str, payload: bytes) -> bytes:
+        """Keyed: who can write to Redis still cannot make up a replay."""
+        bound = blake2b(name.encode(), key=self._secret).digest()
+        return blake2b(payload, digest_size=_DIGEST_BYTES, key=bound).digest()

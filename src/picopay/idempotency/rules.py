@@ -9,7 +9,7 @@ from picopay.idempotency.errors import KeyInvalid
 
 # Stricter than UUID() alone, which takes whatever int(…, 16) does: 0x…, +… and underscores.
 _UUID: Final = re.compile(
-    r"(?:urn:uuid:)?\{?(?:[0-9a-f]-?){31}[0-9a-f]\}?", re.ASCII | re.IGNORECASE
+    r"(?:urn:uuid:)?\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?", re.IGNORECASE
 )
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 

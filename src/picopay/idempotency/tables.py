@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from picopay.infra.db import Base, Name
+from picopay.infra.models import Base, Name
 
 
 class IdempotencyKeys(Base):

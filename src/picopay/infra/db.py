@@ -14,11 +14,12 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import CursorResult, Executable, MetaData, Text, event
+from sqlalchemy import CursorResult, Executable, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import Pool
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from picopay.infra import metrics
 from picopay.infra.logs import log
@@ -31,6 +32,10 @@ APP_ROLE: Final = "picopay_app"
 CONNECT_TIMEOUT_SECONDS: Final = 5
 POOL_TIMEOUT_SECONDS: Final = 5
 CLOSE_TIMEOUT_SECONDS: Final = 5
+# A connection that does not answer is given up a little after the server would have: 12 s for a
+# statement, and BEGIN, COMMIT and ROLLBACK have nothing to wait for but the disk.
+COMMAND_TIMEOUT_SECONDS: Final = 15
+BOUNDARY_TIMEOUT_SECONDS: Final = 5
 RETRIES_MAX: Final = 5
 # How long a lost database is waited for, before callers are told so.
 LOST_DATABASE_SECONDS: Final = 5.0
@@ -40,30 +45,14 @@ PAUSE_SECONDS: Final = 0.1
 _SESSION: Final = {
     "application_name": "picopay",
     "idle_in_transaction_session_timeout": "10s",
-    "statement_timeout": "30s",
+    "statement_timeout": "12s",
     "timezone": "UTC",
 }
 
 DEADLOCK: Final = "40P01"
 SERIALIZATION: Final = "40001"
 LOCK_NOT_AVAILABLE: Final = "55P03"
-
-NAMING: Final = {
-    "pk": "%(table_name)s_pkey",
-    "ck": "%(table_name)s_%(constraint_name)s",
-    "uq": "%(table_name)s_%(column_0_N_name)s_key",
-    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-}
-
-
-# Names are compared byte by byte, whatever the database's language: quick, and everywhere alike.
-Name: Final = Text(collation="C")
-
-
-class Base(DeclarativeBase):
-    """Declarative models are the schema; they are used as Core tables, never as ORM objects."""
-
-    metadata = MetaData(naming_convention=NAMING)
+QUERY_CANCELED: Final = "57014"
 
 
 class DatabaseUnavailable(Refused):
@@ -81,6 +70,12 @@ class OutcomeUnknown(Refused):
             "or repeat the request with the same idempotency key",
             **{f"{kind}_id": resource_id},
         )
+
+
+class Locked(Refused):
+    """A row that the request needs is held by somebody else for longer than it may wait."""
+
+    code = "overloaded"
 
 
 class ConnectionLost(Exception):
@@ -107,7 +102,14 @@ class Tx:
 class Db:
     """The pool of connections. Each takes on the app's role, which cannot change a posting."""
 
-    def __init__(self, url: str, *, pool_size: int = 10, max_overflow: int = 20) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        max_overflow: int = 20,
+        command_timeout_seconds: float | None = COMMAND_TIMEOUT_SECONDS,
+    ) -> None:
         # AUTOCOMMIT means that SQLAlchemy sends no BEGIN of its own; `begin` does.
         self._engine = create_async_engine(
             sqlalchemy_url(url),
@@ -118,19 +120,28 @@ class Db:
             pool_use_lifo=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
+                "command_timeout": command_timeout_seconds,
                 "server_settings": _SESSION,
             },
         )
         event.listen(self._engine.sync_engine, "connect", _take_on_role)
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     def of(cls, settings: Settings) -> "Db":
+        """For requests."""
         assert settings.database_url is not None
         return cls(
             settings.database_url,
             pool_size=settings.db_pool_size,
             max_overflow=settings.db_max_overflow,
         )
+
+    @classmethod
+    def reserved(cls, settings: Settings) -> "Db":
+        """For what must go on while requests wait for locks: lanes of charges, keys, health."""
+        assert settings.database_url is not None
+        return cls(settings.database_url, pool_size=4, max_overflow=12)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -143,6 +154,7 @@ class Db:
         Raises `DatabaseUnavailable` when no connection can be had, `ConnectionLost` or
         `CommitInDoubt` when one breaks.
         """
+        pool = self._engine.sync_engine.pool
         async with self._connection() as connection:
             raw = await connection.get_raw_connection()
             driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
@@ -150,35 +162,47 @@ class Db:
             if lock_timeout_ms is not None:
                 begun += f"; SET LOCAL lock_timeout = {lock_timeout_ms}"
             try:
-                await driver.execute(begun)
+                await driver.execute(begun, timeout=BOUNDARY_TIMEOUT_SECONDS)
                 yield Tx(connection, driver)
             except BaseException as error:
                 await _roll_back(connection, driver)
                 if _is_lost(error, driver):
-                    await self._forget_pool()
+                    await self._forget(pool)
                     raise ConnectionLost(str(error)) from error
                 raise
-            await self._commit(connection, driver)
+            await self._commit(connection, driver, pool)
 
-    async def _commit(self, connection: AsyncConnection, driver: asyncpg.Connection) -> None:
+    async def _commit(
+        self, connection: AsyncConnection, driver: asyncpg.Connection, pool: Pool
+    ) -> None:
         try:
-            await driver.execute("COMMIT")
+            tag = await driver.execute("COMMIT", timeout=BOUNDARY_TIMEOUT_SECONDS)
+            assert tag == "COMMIT", "an aborted transaction answers ROLLBACK"
         except BaseException as error:
             await connection.invalidate()
             if isinstance(error, asyncpg.PostgresError) and not _is_lost(error, driver):
                 raise
-            await self._forget_pool()
+            await self._forget(pool)
             metrics.commits_in_doubt.inc()
             log.warning("database.commit_in_doubt", error=str(error))
             raise CommitInDoubt(str(error)) from error
 
-    async def _forget_pool(self) -> None:
-        """After one broken connection, trust none of the idle ones: a restart broke them all."""
+    async def _forget(self, pool: Pool) -> None:
+        """After one broken connection, trust none of the idle ones: a restart broke them all.
+
+        They are closed in the background, for the sake of the server's `max_connections`.
+        """
+        if pool is not self._engine.sync_engine.pool:
+            return
         await self._engine.dispose(close=False)
+        closing = asyncio.create_task(_close_idle(pool))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
     async def read(self) -> AsyncGenerator[Tx]:
         """A connection for single read-only statements: no BEGIN, no COMMIT, two trips saved."""
+        pool = self._engine.sync_engine.pool
         async with self._connection() as connection:
             raw = await connection.get_raw_connection()
             driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
@@ -188,7 +212,7 @@ class Db:
                 if not _is_lost(error, driver):
                     raise
                 await connection.invalidate()
-                await self._forget_pool()
+                await self._forget(pool)
                 raise ConnectionLost(str(error)) from error
 
     @asynccontextmanager
@@ -285,14 +309,22 @@ def _take_on_role(connection: Any, _record: object) -> None:  # noqa: ANN401 - S
         cursor.close()
 
 
+async def _close_idle(pool: Pool) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            await greenlet_spawn(pool.dispose)
+
+
 async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection) -> None:
     try:
-        await driver.execute("ROLLBACK")
+        await driver.execute("ROLLBACK", timeout=BOUNDARY_TIMEOUT_SECONDS)
     except BaseException:  # noqa: BLE001 - a connection that cannot even roll back is thrown away
         await connection.invalidate()
 
 
 def _is_lost(error: BaseException, driver: asyncpg.Connection) -> bool:
+    if isinstance(error, TimeoutError):  # of a command: a connection that no longer answers
+        return True
     state = sqlstate(error) or ""
     if state.startswith(("08", "57P")):  # connection exceptions; shutdown and crash of the server
         return True

@@ -15,7 +15,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picopay.infra import metrics, problems
-from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable
+from picopay.infra.db import (
+    LOCK_NOT_AVAILABLE,
+    QUERY_CANCELED,
+    CommitInDoubt,
+    ConnectionLost,
+    DatabaseUnavailable,
+    Locked,
+    sqlstate,
+)
 from picopay.infra.ids import new_id_text
 from picopay.infra.logs import log, request_id_var
 from picopay.kernel.errors import Refused
@@ -79,7 +87,10 @@ class Edge:
         except (ConnectionLost, CommitInDoubt):
             lost = DatabaseUnavailable("the connection to the database was lost")
             await exchange.answer(lost)
-        except Exception:  # noqa: BLE001 - nobody above could answer it better
+        except Exception as error:  # noqa: BLE001 - nobody above could answer it better
+            if sqlstate(error) in {LOCK_NOT_AVAILABLE, QUERY_CANCELED}:
+                await exchange.answer(Locked("what this needs is locked by somebody else"))
+                return
             log.exception("http.unhandled", path=scope["path"])
             await exchange.answer(problems.InternalError("the error has been logged"))
         finally:

@@ -85,7 +85,7 @@ async def get_readyz(request: Request) -> Response:
 
 
 async def _health(request: Request) -> HealthOut:
-    db: Db = request.app.state.db
+    db: Db = request.app.state.reserved
     redis: Fast | None = request.app.state.redis
     database = await _within(db.ping())
     if redis is None:

@@ -26,7 +26,13 @@ router = APIRouter(prefix="/v1/accounts", tags=["Ledger"])
 
 _Caller = Annotated[Caller, Depends(guards.guard(Scope.LEDGER))]
 _Owner = Annotated[str, Path(pattern=r"^[\x21-\x7e]{1,200}$", examples=["merchant:default"])]
-_PROBLEMS = (*guards.PROBLEMS, "account-not-found", "validation", "database-unavailable")
+_PROBLEMS = (
+    *guards.PROBLEMS,
+    "account-not-found",
+    "validation",
+    "overloaded",
+    "database-unavailable",
+)
 
 
 @router.get(

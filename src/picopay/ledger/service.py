@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from picopay.infra.db import CommitInDoubt, Db, Tx
@@ -10,6 +11,9 @@ from picopay.ledger import store
 from picopay.ledger.errors import AccountNotFound
 from picopay.ledger.model import Account, AccountId, Entry, Posting, may_overdraw
 from picopay.ledger.rules import Book, merge_newest
+
+# How long the end of a lost transaction is waited for, behind whoever else holds the account.
+LANDED_LOCK_TIMEOUT_MS: Final = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ async def landed(db: Db, posting: Posting) -> bool:
     debit = posting.move.debit
     found = False
     with suppress(CommitInDoubt):  # what was read stands, whatever becomes of the reader
-        async with db.begin() as tx:
+        async with db.begin(lock_timeout_ms=LANDED_LOCK_TIMEOUT_MS) as tx:
             await store.lock_accounts(tx, [debit])
             ids = [posting.move.id]
             found = posting.move.id in await store.select_postings(tx, debit.owner, ids)

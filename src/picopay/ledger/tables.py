@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Boolean, CheckConstraint, Index, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from picopay.infra.db import Base, Name
+from picopay.infra.models import Base, Name
 from picopay.kernel.money import AMOUNT_MINOR_MAX
 
 

@@ -3,7 +3,7 @@
 from alembic import context
 
 from picopay import schema
-from picopay.infra.db import Base
+from picopay.infra.models import Base
 
 assert len(schema.SLICES) > 0, "their tables stand in Base.metadata"
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)

@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1/users", tags=["Users"])
 
 _Caller = Annotated[Caller, Depends(guards.guard(Scope.USERS))]
 _UserId = Annotated[int, Path(ge=1, le=USER_ID_MAX)]
-_COMMON: Final = (*guards.PROBLEMS, "validation", "database-unavailable")
+_COMMON: Final = (*guards.PROBLEMS, "validation", "overloaded", "database-unavailable")
 _KEY: Final = header(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255},

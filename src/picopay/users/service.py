@@ -1,6 +1,7 @@
 """Use cases about users: creating them, depositing to them, looking at them."""
 
 from collections.abc import Collection
+from typing import Final
 
 from picopay.idempotency import service as idempotency
 from picopay.idempotency.errors import KeyReused
@@ -21,6 +22,8 @@ from picopay.ledger.rules import Book
 from picopay.users import rules, store
 from picopay.users.errors import UserNotFound
 from picopay.users.model import Deposit, DepositCommand, User
+
+LOCK_TIMEOUT_MS: Final = 5_000
 
 
 async def create(db: Db, user_id: int) -> tuple[User, bool]:
@@ -83,7 +86,7 @@ async def deposit(db: Db, command: DepositCommand) -> Deposit:
 
 async def _deposit(db: Db, command: DepositCommand) -> Deposit:
     key = KeyId(command.key or str(command.id), command.merchant_id, Operation.DEPOSIT)
-    async with db.begin() as tx:
+    async with db.begin(lock_timeout_ms=LOCK_TIMEOUT_MS) as tx:
         known = await idempotency.claim(tx, {key: command.id})
         if key in known:
             return _replay(command, await ledger.find_posting(tx, WORLD, known[key]))

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, CheckConstraint, func
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from picopay.infra.db import Base
+from picopay.infra.models import Base
 
 
 class Users(Base):

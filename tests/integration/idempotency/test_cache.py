@@ -11,7 +11,7 @@ from structlog.testing import CapturingLogger
 from tests.conftest import Stores
 from tests.integration.redis_server import RedisServer, answering, command, free_port
 
-from picopay.idempotency.cache import ReplayCache
+from picopay.idempotency.cache import Binding, ReplayCache
 from picopay.idempotency.model import KeyId, Operation
 from picopay.infra import redis as fast
 from picopay.infra.redis import Fast
@@ -25,10 +25,10 @@ SLACK_SECONDS = 0.15
 
 @asynccontextmanager
 async def opened(
-    url: str, database: str = "db", ttl_seconds: int = 60
+    url: str, database: str = "db", ttl_seconds: int = 60, secret: bytes = b"pepper"
 ) -> AsyncGenerator[ReplayCache]:
     redis = Fast(url, budget_seconds=BUDGET_SECONDS)
-    cache = ReplayCache(redis, database=database, ttl_seconds=ttl_seconds)
+    cache = ReplayCache(redis, Binding(database, secret), ttl_seconds=ttl_seconds)
     yield cache
     await cache.close()
     await redis.close()
@@ -160,7 +160,7 @@ async def test_a_flushed_redis_is_a_miss_and_is_filled_again(
 
 
 async def test_without_redis_everything_is_a_miss() -> None:
-    cache = ReplayCache(None, database="db", ttl_seconds=60)
+    cache = ReplayCache(None, Binding("db", b"pepper"), ttl_seconds=60)
     await remember(cache)
     assert await cache.peek(KEY) is None
 
@@ -284,3 +284,11 @@ async def test_a_full_redis_still_answers_what_it_knows(
         await remember(cache, b"room again", OTHER)
         assert await cache.peek(OTHER) == b"room again"
     assert "redis.unavailable" not in events(logged)
+
+
+async def test_who_can_write_to_redis_still_cannot_make_up_a_replay(clean: Stores) -> None:
+    async with opened(clean.redis_url, secret=b"guessed") as forger:
+        forger.remember({KEY: b"made up"})
+        await forger.close()
+    async with opened(clean.redis_url) as cache:
+        assert await cache.peek(KEY) is None
