@@ -10,6 +10,7 @@ from pathlib import Path
 from picopay.access.model import DEFAULT_MERCHANT
 from picopay.charges import service as charges
 from picopay.charges.model import ChargeCommand
+from picopay.charges.service import Wait
 from picopay.cli.context import with_db
 from picopay.infra.db import Db
 from picopay.infra.ids import new_id
@@ -31,7 +32,7 @@ async def set_up(db: Db) -> Decimal:
     if missing < 0:
         money = Money(-missing, WANTED.currency)
         command = ChargeCommand.of(new_id(), DEFAULT_MERCHANT, USER_ID, money, None)
-        await charges.commit_batch(db, [command], wait=True)
+        await charges.commit_batch(db, [command], Wait.FOR_PAYERS)
     return Money(await _balance(db), WANTED.currency).major
 
 

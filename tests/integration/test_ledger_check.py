@@ -12,6 +12,7 @@ from tests.builders import a_charge
 from tests.conftest import Stores
 
 from picopay.charges import service as charges
+from picopay.charges.service import Wait
 from picopay.cli.ledger import verify
 from picopay.infra.db import Db
 from picopay.infra.ids import new_id
@@ -80,7 +81,7 @@ async def ledger(db: Db) -> Db:
     money = Money(100_000, "USD")
     await users.deposit(db, DepositCommand(new_id(), "default", 1, money, None))
     commands = [a_charge(minor=2000, key=str(uuid4())), a_charge(minor=3000, key=None)]
-    await charges.commit_batch(db, commands, wait=True)
+    await charges.commit_batch(db, commands, Wait.FOR_PAYERS)
     return db
 
 

@@ -8,8 +8,9 @@ from uuid import UUID
 from picopay.access import rules, store
 from picopay.access.errors import ApiKeyNotFound
 from picopay.access.model import ApiKey, Caller, KeyWanted, NewKey
-from picopay.infra.db import Db, Tx
+from picopay.infra.db import Db
 from picopay.infra.ids import new_id
+from picopay.infra.tx import Tx
 
 
 async def create(db: Db, wanted: KeyWanted) -> tuple[ApiKey, str]:

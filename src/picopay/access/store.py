@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from picopay.access.model import ApiKey, Caller, NewKey, Scope
 from picopay.access.tables import ApiKeys, ApiKeyUses, Installation
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx
 
 _ACTIVE = (
     ApiKeys.revoked_at.is_(None),

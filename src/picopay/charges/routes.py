@@ -36,6 +36,7 @@ from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, dump, field_errors, parse
 from picopay.infra.logs import log_all
 from picopay.infra.problems import document, documented
+from picopay.infra.protocol import hung_up
 from picopay.infra.routing import decode_cursor, header, page_of, takes
 from picopay.kernel.errors import Invalid, Refused
 from picopay.ledger.errors import InsufficientFunds
@@ -78,7 +79,7 @@ async def post_charge(request: Request) -> Response:
         body = parse(await body_of(request), ChargeIn)
         command = body.to_command(caller, parse_uuid_key(_idempotency_keys(request)))
         batcher: Batcher = request.app.state.batcher
-        return _answer(command, await batcher.charge(command, request.is_disconnected))
+        return _answer(command, await batcher.charge(command, hung_up(request.scope)))
     except Exception as error:
         _count(error)
         raise
@@ -150,7 +151,7 @@ async def post_batch(request: Request) -> Response:
     read = [item async for item in _by_turns(_read_item(item, caller) for item in items)]
     commands = [item for item in read if isinstance(item, ChargeCommand)]
     batcher: Batcher = request.app.state.batcher
-    decided = await batcher.charge_many(commands, request.is_disconnected)
+    decided = await batcher.charge_many(commands, hung_up(request.scope))
     _log_all(commands, decided)
     decisions = iter(decided)
     answers = (

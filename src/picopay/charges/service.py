@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
@@ -25,25 +26,40 @@ from picopay.charges.model import (
 from picopay.charges.store import Filter
 from picopay.idempotency import service as idempotency
 from picopay.idempotency.model import KeyId
+from picopay.infra.chain import Chain
 from picopay.infra.db import (
+    LOCK_NOT_AVAILABLE,
     LOST_DATABASE_SECONDS,
     CommitInDoubt,
     ConnectionLost,
     DatabaseUnavailable,
     Db,
     OutcomeUnknown,
-    Tx,
+    sqlstate,
 )
 from picopay.infra.logs import log
+from picopay.infra.tx import Tx
 from picopay.ledger import service as ledger
-from picopay.ledger.model import AccountId, Posting, user_id_of
+from picopay.ledger.model import Account, AccountId, Posting, user_id_of
 from picopay.ledger.rules import Book
 from picopay.users import service as users
 
-# How long the main lane waits for a row that is not a payer's: others' charges wait with it.
+# How long a main lane waits for a merchant or a key: others' charges wait with it.
 MAIN_LOCK_TIMEOUT_MS: Final = 250
-# How long a side lane waits for its payer, before the caller is told 503 `overloaded`.
+# How long a side lane waits for its account, before the callers are told 503 `overloaded`.
 SIDE_LOCK_TIMEOUT_MS: Final = 10_000
+
+
+class Wait(Enum):
+    """For whom a batch waits long, holding up nobody but those who are in it."""
+
+    FOR_NOBODY = auto()  # payers that are locked elsewhere come back `Busy`
+    FOR_MERCHANTS = auto()  # likewise
+    FOR_PAYERS = auto()  # and merchants
+
+
+class MerchantLocked(Exception):
+    """A merchant's account is held by somebody else for longer than the batch may wait."""
 
 
 @dataclass(slots=True)
@@ -61,21 +77,26 @@ class _NothingToWrite(Exception):
 async def commit_batch(
     db: Db,
     commands: Sequence[ChargeCommand],
+    wait: Wait,
     *,
-    wait: bool,
+    chain: Chain | None = None,
     patience_seconds: float = LOST_DATABASE_SECONDS,
 ) -> list[Outcome]:
     """Decide and write a batch in one transaction; the outcomes in the order of the commands.
 
-    Without `wait`, charges whose payer is locked elsewhere come back `Busy`, and nothing else is
-    delayed by them. A lost connection or COMMIT is settled here, by looking again: an outcome
-    is either certain or `OutcomeUnknown`. Raises `DatabaseUnavailable`.
+    The transaction is the next of `chain`, if that is given, and waits for no lock for long.
+    A lost connection or COMMIT is settled here, by looking again: an outcome is either certain
+    or `OutcomeUnknown`. Raises `DatabaseUnavailable` and `MerchantLocked`.
     """
+    timeout_ms = MAIN_LOCK_TIMEOUT_MS if wait is Wait.FOR_NOBODY else SIDE_LOCK_TIMEOUT_MS
 
     async def once() -> list[Outcome]:
         attempt = _Attempt()
         try:
-            await _transact(db, commands, attempt, wait=wait)
+            begun = chain.begin() if chain else db.begin(lock_timeout_ms=timeout_ms)
+            with suppress(_NothingToWrite):
+                async with begun as tx:
+                    await _run(tx, commands, attempt, wait)
         except CommitInDoubt:
             landed = await _landed(db, attempt.postings[0])
             if landed is None:
@@ -87,35 +108,36 @@ async def commit_batch(
     return await db.retrying(once, patience_seconds)
 
 
-async def _transact(
-    db: Db, commands: Sequence[ChargeCommand], attempt: _Attempt, *, wait: bool
-) -> None:
-    timeout_ms = SIDE_LOCK_TIMEOUT_MS if wait else MAIN_LOCK_TIMEOUT_MS
-    with suppress(_NothingToWrite):
-        async with db.begin(lock_timeout_ms=timeout_ms) as tx:
-            await _run(tx, commands, attempt, wait=wait)
-            if not attempt.postings:
-                raise _NothingToWrite  # rolled back, claims and all, as if never asked
-
-
-async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, *, wait: bool) -> None:
-    merchants = {command.merchant for command in commands}
+async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, wait: Wait) -> None:
     wanted = {command.payer for command in commands}
-    # Who may wait long, waits for keys before merchants: holding those would delay everybody.
-    payers = await ledger.lock_payers(tx, wanted, () if wait else merchants, wait=wait)
+    payers = await ledger.lock_payers(tx, wanted, wait=wait is Wait.FOR_PAYERS)
     at_hand = [c for c in commands if c.payer not in payers.busy] if payers.busy else commands
     claims = rules.claims(at_hand)
     taken = await idempotency.claim(tx, claims)
     known = await _charges_of(tx, taken)
-    late = await ledger.lock_or_open(tx, merchants) if wait and payers.locked else []
-    book = Book([*payers.locked, *payers.payees, *late])
+    # Last, since everybody needs them: they are held for one statement and the commit.
+    merchants = await _lock_merchants(tx, at_hand) if payers.locked else []
+    book = Book([*payers.locked, *merchants])
     unknown = await users.unknown(tx, {user_id_of(payer.owner) for payer in payers.absent})
     decisions = rules.decide_batch(at_hand, book, claims, known, unknown)
     attempt.outcomes = _in_order(commands, payers.busy, decisions)
     attempt.postings = book.postings
-    await _write(tx, book, decisions)
-    ours = {key: resource for key, resource in claims.items() if key not in taken}
-    await idempotency.give_back(tx, rules.refused_claims(ours, at_hand, decisions))
+    approved = [d.charge for d in decisions if isinstance(d, Approved)]
+    if not approved:
+        raise _NothingToWrite  # rolled back, claims and all, as if never asked
+    await tx.write(*ledger.writes(book), store.insertion(approved))
+    if len(approved) < len(decisions):
+        ours = {key: resource for key, resource in claims.items() if key not in taken}
+        await idempotency.give_back(tx, rules.refused_claims(ours, at_hand, decisions))
+
+
+async def _lock_merchants(tx: Tx, commands: Sequence[ChargeCommand]) -> list[Account]:
+    try:
+        return await ledger.lock_or_open(tx, {command.merchant for command in commands})
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            raise MerchantLocked from error
+        raise
 
 
 async def _charges_of(tx: Tx, taken: dict[KeyId, UUID]) -> dict[KeyId, Charge]:
@@ -124,13 +146,6 @@ async def _charges_of(tx: Tx, taken: dict[KeyId, UUID]) -> dict[KeyId, Charge]:
     merchant_ids = {key.merchant_id for key in taken}
     found = {c.id: c for c in await store.select_by_ids(tx, merchant_ids, set(taken.values()))}
     return {key: found[resource] for key, resource in taken.items()}
-
-
-async def _write(tx: Tx, book: Book, decisions: Sequence[Decision]) -> None:
-    approved = [d.charge for d in decisions if isinstance(d, Approved)]
-    if approved:
-        await ledger.write(tx, book)
-        await store.insert_many(tx, approved)
 
 
 def _in_order(

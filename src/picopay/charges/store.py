@@ -9,14 +9,15 @@ from sqlalchemy import Row, Select, select
 
 from picopay.charges.model import Charge, ListedCharge
 from picopay.charges.tables import Charges
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx, Write, bigints
 from picopay.kernel.money import Money
 from picopay.ledger.model import user_id_of, user_owner
 
 _INSERT = """
-INSERT INTO charges (owner, id, merchant_id, currency, amount, balance_after, idempotency_key)
-SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[],
-                     $7::text[])
+INSERT INTO charges (owner, id, merchant_id, currency, idempotency_key, amount, balance_after)
+SELECT * FROM unnest(%1::text[], %2::uuid[], %3::text[], %4::text[], %5::text[],
+                     %6::text::bigint[], %7::text::bigint[])
+RETURNING 1
 """
 
 
@@ -30,15 +31,16 @@ class Filter(NamedTuple):
     after: UUID | None = None
 
 
-async def insert_many(tx: Tx, charges: Sequence[Charge]) -> None:
+def insertion(charges: Sequence[Charge]) -> Write:
     rows = [
         (
-            user_owner(c.user_id), c.id, c.merchant_id, c.money.currency, c.money.minor,
-            c.balance_after_minor, c.key,
+            user_owner(c.user_id), c.id, c.merchant_id, c.money.currency, c.key,
+            c.money.minor, c.balance_after_minor,
         )
         for c in charges
     ]  # fmt: skip
-    await tx.driver.execute(_INSERT, *zip(*rows, strict=True))
+    *names, amounts, balances = zip(*rows, strict=True)
+    return Write(_INSERT, (*names, bigints(amounts), bigints(balances)), len(rows))
 
 
 async def select_by_ids(

@@ -11,7 +11,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from picopay.charges import check as charges
 from picopay.cli.context import AsJson, DataDir, err, show_json, with_db
 from picopay.infra.checks import DRIFTS_NAMED_MAX, Invariant
-from picopay.infra.db import Db, Tx
+from picopay.infra.db import Db
+from picopay.infra.tx import Tx
 from picopay.ledger import check as ledger
 
 app = typer.Typer(help="The ledger and its proof.", no_args_is_help=True)

@@ -29,7 +29,7 @@ from picopay.infra import logs
 from picopay.infra import settings as env
 from picopay.infra.db import Db
 from picopay.infra.logs import log
-from picopay.infra.protocol import BoundedHttpProtocol
+from picopay.infra.protocol import HttpProtocol
 from picopay.infra.settings import PLACEHOLDERS, Settings
 from picopay.kernel.money import Money
 from picopay.users import service as users
@@ -132,7 +132,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         factory=True,
         workers=workers,
         loop="uvloop",
-        http=BoundedHttpProtocol,
+        http=HttpProtocol,
         ws="none",
         access_log=False,
         log_config=None,

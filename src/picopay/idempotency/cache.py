@@ -39,6 +39,7 @@ class Binding(NamedTuple):
 class ReplayCache:
     def __init__(self, redis: Fast | None, binding: Binding, *, ttl_seconds: int) -> None:
         self._redis = redis
+        self._loop = asyncio.get_running_loop()  # asked once: each time would be a system call
         self._prefix = f"picopay:1:{binding.database}"  # 1: the payload's format
         self._secret = binding.secret
         self._ttl_seconds = ttl_seconds
@@ -53,7 +54,7 @@ class ReplayCache:
         if self._redis is None or not self._redis.available:
             metrics.cache_unavailable.inc()
             return None
-        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bytes | None] = self._loop.create_future()
         if not self._waiting:
             self._waiting_since = monotonic()
         self._waiting.append((self._name(key), future))

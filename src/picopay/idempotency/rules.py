@@ -11,6 +11,8 @@ from picopay.idempotency.errors import KeyInvalid
 _UUID: Final = re.compile(
     r"(?:urn:uuid:)?\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?", re.IGNORECASE
 )
+# As we keep it, and as most clients send it.
+_CANONICAL: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -24,6 +26,8 @@ def parse_uuid_key(values: Sequence[bytes]) -> str | None:
     if len(values) > 1:
         raise KeyInvalid("the Idempotency-Key header must be sent once")
     text = values[0].decode("latin-1")
+    if _CANONICAL.fullmatch(text):
+        return text
     if not _UUID.fullmatch(text):
         raise KeyInvalid("the Idempotency-Key header must be a UUID")
     return str(UUID(text))

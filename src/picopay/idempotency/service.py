@@ -9,7 +9,7 @@ from uuid import UUID
 
 from picopay.idempotency import store
 from picopay.idempotency.model import KeyId
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx
 
 
 async def claim(tx: Tx, resources: Mapping[KeyId, UUID]) -> dict[KeyId, UUID]:
@@ -21,10 +21,9 @@ async def claim(tx: Tx, resources: Mapping[KeyId, UUID]) -> dict[KeyId, UUID]:
     if not resources:
         return {}
     fresh = await store.insert_absent(tx, resources)
-    taken = [key for key in resources if key not in fresh]
-    if not taken:
+    if len(fresh) == len(resources):
         return {}
-    return await store.find(tx, sorted(taken))
+    return await store.find(tx, sorted(resources.keys() - fresh))
 
 
 async def give_back(tx: Tx, claimed: Mapping[KeyId, UUID]) -> None:

@@ -1,10 +1,11 @@
 """The SQL of idempotency keys."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from uuid import UUID
 
 from picopay.idempotency.model import KeyId, Operation
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx
 
 _CLAIM = """
 INSERT INTO idempotency_keys (key, merchant_id, operation, resource_id)
@@ -30,12 +31,14 @@ DELETE FROM idempotency_keys k
 """
 
 
-async def insert_absent(tx: Tx, resources: Mapping[KeyId, UUID]) -> set[KeyId]:
+async def insert_absent(tx: Tx, resources: Mapping[KeyId, UUID]) -> AbstractSet[KeyId]:
     """The keys that were free and now are ours.
 
     For each that another open transaction has claimed, the database waits for its end.
     """
     rows = await tx.driver.fetch(_CLAIM, *_columns(resources))
+    if len(rows) == len(resources):  # nearly always
+        return resources.keys()
     return {KeyId(key, merchant, Operation(operation)) for key, merchant, operation in rows}
 
 

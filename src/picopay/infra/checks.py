@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx
 
 # Drifts named for each invariant; beyond that, knowing there are more is enough.
 DRIFTS_NAMED_MAX: Final = 20

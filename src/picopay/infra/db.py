@@ -1,20 +1,19 @@
 """The database: a pool, transactions that begin and end in one place, and what can go wrong.
 
-`Db` begins transactions; `Tx` is an open one. A function that takes `db` owns a transaction, one
+`Db` begins transactions, `Tx` is an open one. A function that takes `db` owns a transaction, one
 that takes `tx` joins its caller's, and nobody else writes BEGIN, COMMIT or ROLLBACK.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from time import monotonic
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import CursorResult, Executable, event
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -24,6 +23,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from picopay.infra import metrics
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings, sqlalchemy_url
+from picopay.infra.tx import Tx
 from picopay.kernel.errors import Refused
 
 T = TypeVar("T")
@@ -47,6 +47,14 @@ _SESSION: Final = {
     "idle_in_transaction_session_timeout": "10s",
     "statement_timeout": "12s",
     "timezone": "UTC",
+}
+
+# For work that others' work waits for. Its statements look rows up by key: they are planned once,
+# since planning costs as much as running them, and not as scans because a table was small then.
+_RESERVED: Final = {
+    "lock_timeout": "250ms",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
 }
 
 DEADLOCK: Final = "40P01"
@@ -86,19 +94,6 @@ class CommitInDoubt(Exception):
     """The connection broke during COMMIT: what was written must be looked up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tx:
-    """An open transaction: `execute` for SQLAlchemy Core, `driver` for the hottest statements."""
-
-    connection: AsyncConnection
-    driver: asyncpg.Connection
-
-    async def execute(
-        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None
-    ) -> CursorResult[Any]:
-        return await self.connection.execute(statement, rows)
-
-
 class Db:
     """The pool of connections. Each takes on the app's role, which cannot change a posting."""
 
@@ -109,6 +104,7 @@ class Db:
         pool_size: int = 10,
         max_overflow: int = 20,
         command_timeout_seconds: float | None = COMMAND_TIMEOUT_SECONDS,
+        reserved: bool = False,
     ) -> None:
         # AUTOCOMMIT means that SQLAlchemy sends no BEGIN of its own; `begin` does.
         self._engine = create_async_engine(
@@ -121,7 +117,7 @@ class Db:
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": command_timeout_seconds,
-                "server_settings": _SESSION,
+                "server_settings": _SESSION | _RESERVED if reserved else _SESSION,
             },
         )
         event.listen(self._engine.sync_engine, "connect", _take_on_role)
@@ -141,7 +137,7 @@ class Db:
     def reserved(cls, settings: Settings) -> "Db":
         """For what must go on while requests wait for locks: lanes of charges, keys, health."""
         assert settings.database_url is not None
-        return cls(settings.database_url, pool_size=4, max_overflow=12)
+        return cls(settings.database_url, pool_size=4, max_overflow=12, reserved=True)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -154,29 +150,39 @@ class Db:
         Raises `DatabaseUnavailable` when no connection can be had, `ConnectionLost` or
         `CommitInDoubt` when one breaks.
         """
+        begin = "BEGIN"
+        if lock_timeout_ms is not None:
+            begin += f"; SET LOCAL lock_timeout = {lock_timeout_ms}"
+        async with (
+            self._connection() as connection,
+            self.transaction(connection, begin, lambda: "COMMIT") as tx,
+        ):
+            yield tx
+
+    @asynccontextmanager
+    async def transaction(
+        self, connection: AsyncConnection, begin: str | None, commit: Callable[[], str]
+    ) -> AsyncGenerator[Tx]:
+        """A transaction on a connection of the caller's, with commands of the caller's."""
         pool = self._engine.sync_engine.pool
-        async with self._connection() as connection:
-            raw = await connection.get_raw_connection()
-            driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
-            begun = "BEGIN"
-            if lock_timeout_ms is not None:
-                begun += f"; SET LOCAL lock_timeout = {lock_timeout_ms}"
-            try:
-                await driver.execute(begun, timeout=BOUNDARY_TIMEOUT_SECONDS)
-                yield Tx(connection, driver)
-            except BaseException as error:
-                await _roll_back(connection, driver)
-                if _is_lost(error, driver):
-                    await self._forget(pool)
-                    raise ConnectionLost(str(error)) from error
-                raise
-            await self._commit(connection, driver, pool)
+        driver = await _driver_of(connection)
+        try:
+            if begin is not None:
+                await driver.execute(begin, timeout=BOUNDARY_TIMEOUT_SECONDS)
+            yield Tx(connection, driver)
+        except BaseException as error:
+            await _roll_back(connection, driver)
+            if _is_lost(error, driver):
+                await self._forget(pool)
+                raise ConnectionLost(str(error)) from error
+            raise
+        await self._commit(connection, driver, pool, commit())
 
     async def _commit(
-        self, connection: AsyncConnection, driver: asyncpg.Connection, pool: Pool
+        self, connection: AsyncConnection, driver: asyncpg.Connection, pool: Pool, command: str
     ) -> None:
         try:
-            tag = await driver.execute("COMMIT", timeout=BOUNDARY_TIMEOUT_SECONDS)
+            tag = await driver.execute(command, timeout=BOUNDARY_TIMEOUT_SECONDS)
             assert tag == "COMMIT", "an aborted transaction answers ROLLBACK"
         except BaseException as error:
             await connection.invalidate()
@@ -186,6 +192,9 @@ class Db:
             metrics.commits_in_doubt.inc()
             log.warning("database.commit_in_doubt", error=str(error))
             raise CommitInDoubt(str(error)) from error
+
+    async def roll_back(self, connection: AsyncConnection) -> None:
+        await _roll_back(connection, await _driver_of(connection))
 
     async def _forget(self, pool: Pool) -> None:
         """After one broken connection, trust none of the idle ones: a restart broke them all.
@@ -204,8 +213,7 @@ class Db:
         """A connection for single read-only statements: no BEGIN, no COMMIT, two trips saved."""
         pool = self._engine.sync_engine.pool
         async with self._connection() as connection:
-            raw = await connection.get_raw_connection()
-            driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
+            driver = await _driver_of(connection)
             try:
                 yield Tx(connection, driver)
             except Exception as error:
@@ -219,8 +227,7 @@ class Db:
     async def snapshot(self) -> AsyncGenerator[Tx]:
         """One moment of the whole database, read-only, for as long as a check takes."""
         async with self._connection() as connection:
-            raw = await connection.get_raw_connection()
-            driver: asyncpg.Connection = raw.driver_connection  # pyright: ignore[reportAssignmentType] - asyncpg's own
+            driver = await _driver_of(connection)
             await driver.execute(
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;"
                 " SET LOCAL idle_in_transaction_session_timeout = 0"
@@ -230,10 +237,10 @@ class Db:
             finally:
                 await _roll_back(connection, driver)
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+    async def connect(self) -> AsyncConnection:
+        """A connection, to be closed by the caller. Raises `DatabaseUnavailable`."""
         try:
-            connection = await self._engine.connect()
+            return await self._engine.connect()
         except (
             *(OSError, TimeoutError, DBAPIError, asyncpg.PostgresError),
             *(asyncpg.InterfaceError, asyncpg.InternalClientError),
@@ -241,6 +248,10 @@ class Db:
             raise DatabaseUnavailable("the database cannot be reached") from error
         except PoolTimeoutError as error:
             raise DatabaseUnavailable("every database connection is in use") from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[AsyncConnection]:
+        connection = await self.connect()
         try:
             yield connection
         finally:
@@ -313,6 +324,11 @@ async def _close_idle(pool: Pool) -> None:
     with suppress(Exception):
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await greenlet_spawn(pool.dispose)
+
+
+async def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
+    raw = await connection.get_raw_connection()
+    return raw.driver_connection  # pyright: ignore[reportReturnType] - asyncpg's own
 
 
 async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection) -> None:

@@ -1,5 +1,6 @@
 """JSON at the edge: numbers keep every digit coming in, and money keeps its decimals going out."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
@@ -77,9 +78,22 @@ def dump(value: object) -> bytes:
 
 
 class Json(Response):
-    """A response whose content is already JSON bytes, or any value that `dump` takes."""
+    """A response whose content is already JSON bytes, or any value that `dump` takes.
+
+    It makes its few headers itself: Starlette's way, good for any response, costs five times that.
+    """
 
     media_type = "application/json"
 
-    def render(self, content: object) -> bytes:
-        return content if isinstance(content, bytes) else dump(content)
+    def __init__(
+        self, content: object, status_code: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status_code = status_code
+        self.background = None
+        self.body = content if isinstance(content, bytes) else dump(content)
+        self.raw_headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(self.body)),
+        ]
+        for name, value in (headers or {}).items():
+            self.raw_headers.append((name.lower().encode(), value.encode()))

@@ -21,10 +21,14 @@ log: Final[FilteringBoundLogger] = structlog.get_logger()
 def _stamp(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Level, time in UTC, and the request's id: one step, since this runs on the hot path."""
     event["level"] = method
-    event["timestamp"] = datetime.now(UTC).isoformat()  # noqa: TID251 - a log line's own time
+    event["timestamp"] = _now()
     if "request_id" not in event and (request_id := request_id_var.get()) is not None:
         event["request_id"] = request_id
     return event
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()  # noqa: TID251 - a log line's own time
 
 
 def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
@@ -38,8 +42,10 @@ def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
         for row in rows:
             log.info(event, **{name: str(value) for name, value in row.items()})
         return
-    common = dict(_stamp(None, "info", {"event": event}))
-    _gathered.add([_json({**row, **common}) for row in rows])
+    common: dict[str, object] = {"event": event, "level": "info"}
+    if (request_id := request_id_var.get()) is not None:
+        common["request_id"] = request_id
+    _gathered.add([row | common for row in rows])
 
 
 class _Gathered:
@@ -47,15 +53,17 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.json = True
-        self._lines: list[str] = []
+        self._rows: list[dict[str, object]] = []
 
-    def add(self, lines: list[str]) -> None:
-        if not self._lines:
+    def add(self, rows: list[dict[str, object]]) -> None:
+        if not self._rows:
             asyncio.get_running_loop().call_soon(self._write)
-        self._lines += lines
+        self._rows += rows
 
     def _write(self) -> None:
-        lines, self._lines = self._lines, []
+        rows, self._rows = self._rows, []
+        now = _now()
+        lines = [_json(row | {"timestamp": now}) for row in rows]
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from picopay.infra.checks import Finding, Invariant, by_query
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx
 
 ACCOUNTS_A_STEP: Final = 500
 

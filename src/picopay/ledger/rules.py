@@ -16,7 +16,7 @@ class Book:
     """Locked accounts and the postings made on them, one after the other, before any is written.
 
     Nothing here does I/O: a caller opens a book on accounts it has locked, posts moves in order,
-    and gives the book to `ledger.service.write`, which stores postings and totals together.
+    and writes what `ledger.service.writes` makes of the book: postings and totals together.
     """
 
     __slots__ = ("_accounts", "_before", "postings")

@@ -1,4 +1,4 @@
-"""The ledger's use cases. Writing always joins a caller's transaction."""
+"""The ledger's use cases. Postings are always written by a caller, in its transaction."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from picopay.infra.db import CommitInDoubt, Db, Tx
+from picopay.infra.db import CommitInDoubt, Db
+from picopay.infra.tx import Tx, Write
 from picopay.ledger import store
 from picopay.ledger.errors import AccountNotFound
 from picopay.ledger.model import Account, AccountId, Entry, Posting, may_overdraw
@@ -21,30 +22,19 @@ class Payers:
     """What became of the accounts a batch wants to debit."""
 
     locked: list[Account]
-    payees: list[Account]
     busy: set[AccountId]  # exist, but somebody else holds them
     absent: set[AccountId]
 
 
-async def lock_payers(
-    tx: Tx, account_ids: Iterable[AccountId], payees: Iterable[AccountId], *, wait: bool
-) -> Payers:
-    """Lock the accounts to be debited; unless `wait`, leave aside what is locked elsewhere.
-
-    The payees' accounts are locked after them, waiting; those that do not exist are opened if
-    there is anybody to pay them.
-    """
-    wanted, shared = sorted(account_ids), sorted(payees)
-    found = {a.id: a for a in await store.lock_both(tx, wanted, shared, skip_locked=not wait)}
-    missing = {account_id for account_id in wanted if account_id not in found}
+async def lock_payers(tx: Tx, account_ids: Iterable[AccountId], *, wait: bool) -> Payers:
+    """Lock the accounts to be debited; unless `wait`, leave aside what is locked elsewhere."""
+    wanted = sorted(account_ids)
+    locked = await store.lock_accounts(tx, wanted, skip_locked=not wait)
+    missing = set(wanted).difference(account.id for account in locked)
     busy: set[AccountId] = set()
     if missing and not wait:
         busy = await store.existing(tx, missing)
-    payers = [found[account_id] for account_id in wanted if account_id in found]
-    paid = [found[account_id] for account_id in shared if account_id in found]
-    if payers and len(paid) < len(shared):
-        paid = await lock_or_open(tx, shared)
-    return Payers(payers, paid, busy, missing - busy)
+    return Payers(locked, busy, missing - busy)
 
 
 async def lock_or_open(tx: Tx, account_ids: Iterable[AccountId]) -> list[Account]:
@@ -58,14 +48,9 @@ async def lock_or_open(tx: Tx, account_ids: Iterable[AccountId]) -> list[Account
     return locked
 
 
-async def write(tx: Tx, book: Book) -> None:
-    """Store the book's postings and the totals they lead to, or fail the transaction."""
-    if not book.postings:
-        return
-    changed = book.changed()
-    written = await store.write(tx, changed, book.postings)
-    if written != (len(changed), len(book.postings)):
-        raise AssertionError(f"an account changed under its lock: wrote {written}")
+def writes(book: Book) -> tuple[Write, Write]:
+    """What stores the book's postings and the totals they lead to; together, or not at all."""
+    return store.totals(book.changed()), store.insertion(book.postings)
 
 
 async def landed(db: Db, posting: Posting) -> bool:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx, Write, bigints
 from picopay.ledger.model import Account, AccountId, Entry, Move, Posting, PostingKind
 from picopay.ledger.tables import Accounts, Postings
 
@@ -20,58 +20,39 @@ SELECT a.owner, a.currency, a.may_overdraw, a.debits, a.credits, a.version
  ORDER BY a.owner, a.currency
    FOR NO KEY UPDATE OF a
 """
+_LOCK_FREE = _LOCK + "SKIP LOCKED"
 
-# Two sets in one trip: the first as above, then the second, always waiting.
-_LOCK_BOTH = """
-WITH payers AS ({first}), payees AS ({second})
-SELECT * FROM payers UNION ALL SELECT * FROM payees
+_UPDATE_TOTALS = """
+UPDATE accounts a
+   SET debits = new.debits, credits = new.credits, version = new.version
+  FROM unnest(%1::text[], %2::text[], %3::text::bigint[], %4::text::bigint[],
+              %5::text::bigint[], %6::text::bigint[])
+       AS new(owner, currency, debits, credits, version, version_before)
+ WHERE a.owner = new.owner AND a.currency = new.currency AND a.version = new.version_before
+   AND a.owner = ANY(%1::text[])
+RETURNING 1
 """
-_LOCK_PAYEES = _LOCK.replace("$2", "$4").replace("$1", "$3")
-_LOCK_ALL = _LOCK_BOTH.format(first=_LOCK, second=_LOCK_PAYEES)
-_LOCK_FREE = _LOCK_BOTH.format(first=_LOCK + "SKIP LOCKED", second=_LOCK_PAYEES)
 
-_WRITE = """
-WITH totals AS (
-  UPDATE accounts a
-     SET debits = new.debits, credits = new.credits, version = new.version
-    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-         AS new(owner, currency, debits, credits, version, version_before)
-   WHERE a.owner = new.owner AND a.currency = new.currency AND a.version = new.version_before
-     AND a.owner = ANY($1::text[])
-  RETURNING 1),
-written AS (
-  INSERT INTO postings (debit_owner, id, credit_owner, currency, amount, kind,
-                        debit_balance, debit_version, credit_balance, credit_version)
-  SELECT * FROM unnest($7::text[], $8::uuid[], $9::text[], $10::text[], $11::bigint[],
-                       $12::text[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[])
-  RETURNING 1)
-SELECT (SELECT count(*) FROM totals), (SELECT count(*) FROM written)
+_INSERT_POSTINGS = """
+INSERT INTO postings (debit_owner, id, credit_owner, currency, kind,
+                      amount, debit_balance, debit_version, credit_balance, credit_version)
+SELECT * FROM unnest(%1::text[], %2::uuid[], %3::text[], %4::text[], %5::text[],
+                     %6::text::bigint[], %7::text::bigint[], %8::text::bigint[],
+                     %9::text::bigint[], %10::text::bigint[])
+RETURNING 1
 """
 
 
-async def lock_accounts(tx: Tx, account_ids: Sequence[AccountId]) -> list[Account]:
-    """Those of the accounts that exist, locked in order until the transaction ends."""
-    owners, currencies = [a.owner for a in account_ids], [a.currency for a in account_ids]
-    return _accounts(await tx.driver.fetch(_LOCK, owners, currencies))
-
-
-async def lock_both(
-    tx: Tx, payers: Sequence[AccountId], payees: Sequence[AccountId], *, skip_locked: bool
+async def lock_accounts(
+    tx: Tx, account_ids: Sequence[AccountId], *, skip_locked: bool = False
 ) -> list[Account]:
-    """As `lock_accounts` for the payers, and after them for the payees, in one trip.
+    """Those of the accounts that exist, locked in order until the transaction ends.
 
-    With `skip_locked`, payers that are locked elsewhere are left out instead of waited for.
+    With `skip_locked`, accounts that are locked elsewhere are left out instead of waited for.
     """
-    statement = _LOCK_FREE if skip_locked else _LOCK_ALL
-    columns = [
-        [getattr(account_id, part) for account_id in side]
-        for side in (payers, payees)
-        for part in ("owner", "currency")
-    ]
-    return _accounts(await tx.driver.fetch(statement, *columns))
-
-
-def _accounts(rows: Iterable[Any]) -> list[Account]:
+    statement = _LOCK_FREE if skip_locked else _LOCK
+    owners, currencies = [a.owner for a in account_ids], [a.currency for a in account_ids]
+    rows = await tx.driver.fetch(statement, owners, currencies)
     return [
         Account(AccountId(owner, currency), overdraw, debits, credited, version)
         for owner, currency, overdraw, debits, credited, version in rows
@@ -92,26 +73,28 @@ async def insert_accounts(tx: Tx, accounts: Iterable[Account]) -> None:
     await tx.execute(insert(Accounts).values(rows).on_conflict_do_nothing())
 
 
-async def write(
-    tx: Tx, changed: Sequence[tuple[Account, Account]], postings: Sequence[Posting]
-) -> tuple[int, int]:
-    """Store postings and the totals they lead to; the counts of accounts and postings written."""
-    totals = [
+def totals(changed: Sequence[tuple[Account, Account]]) -> Write:
+    """The totals of accounts (before, after), unless somebody changed one under its lock."""
+    rows = [
         (a.id.owner, a.id.currency, a.debits, a.credits, a.version, before.version)
         for before, a in changed
     ]
+    owners, currencies, *numbers = zip(*rows, strict=True)
+    return Write(_UPDATE_TOTALS, (owners, currencies, *map(bigints, numbers)), len(rows))
+
+
+def insertion(postings: Sequence[Posting]) -> Write:
     rows = [
         (
-            move.debit.owner, move.id, move.credit.owner, move.debit.currency, move.minor,
-            move.kind, *posting[1:],
+            move.debit.owner, move.id, move.credit.owner, move.debit.currency, move.kind,
+            move.minor, *posting[1:],
         )
         for posting in postings
         for move in (posting.move,)
     ]  # fmt: skip
-    columns = [*zip(*totals, strict=True), *zip(*rows, strict=True)]
-    counts = await tx.driver.fetchrow(_WRITE, *columns)
-    assert counts is not None
-    return counts[0], counts[1]
+    debits, ids, credited, currencies, kinds, *numbers = zip(*rows, strict=True)
+    names = (debits, ids, credited, currencies, kinds)
+    return Write(_INSERT_POSTINGS, (*names, *map(bigints, numbers)), len(rows))
 
 
 async def select_postings(tx: Tx, debit_owner: str, ids: Collection[UUID]) -> dict[UUID, Posting]:

@@ -12,9 +12,9 @@ from picopay.infra.db import (
     DatabaseUnavailable,
     Db,
     OutcomeUnknown,
-    Tx,
 )
 from picopay.infra.logs import log
+from picopay.infra.tx import Tx
 from picopay.kernel.money import Money
 from picopay.ledger import service as ledger
 from picopay.ledger.model import WORLD, Account, AccountId, Move, Posting, PostingKind, user_owner
@@ -98,7 +98,7 @@ async def _deposit(db: Db, command: DepositCommand) -> Deposit:
         accounts = [*await ledger.lock_or_open(tx, [user]), *await ledger.lock_or_open(tx, [world])]
         book = Book(accounts)
         posting = book.post(Move(command.id, PostingKind.DEPOSIT, world, user, command.money.minor))
-        await ledger.write(tx, book)
+        await tx.write(*ledger.writes(book))
     return _made(command, posting, replayed=False)
 
 

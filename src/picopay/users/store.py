@@ -5,7 +5,7 @@ from collections.abc import Collection
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
-from picopay.infra.db import Tx
+from picopay.infra.tx import Tx
 from picopay.users.model import User
 from picopay.users.tables import Users
 

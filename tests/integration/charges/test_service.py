@@ -13,6 +13,7 @@ from tests.integration.proxies import Cut, PostgresProxy
 from picopay.charges import service
 from picopay.charges.errors import ChargeNotFound
 from picopay.charges.model import Approved, Busy, Declined, Outcome, Replayed
+from picopay.charges.service import MerchantLocked, Wait
 from picopay.charges.store import Filter
 from picopay.infra.db import Db
 from picopay.users import service as users
@@ -65,7 +66,7 @@ async def test_a_batch_is_written_and_answered_in_order(db: Db, owner: asyncpg.C
         a_charge(10_000, key="a"),
         a_charge(20_000, key="a"),
     ]
-    outcomes = await service.commit_batch(db, batch, wait=False)
+    outcomes = await service.commit_batch(db, batch, Wait.FOR_NOBODY)
     assert codes(outcomes) == [
         "approved",
         "insufficient-balance",
@@ -85,7 +86,7 @@ async def test_the_merchant_is_credited_under_the_charges_own_id(
     db: Db, owner: asyncpg.Connection
 ) -> None:
     command = a_charge(2500)
-    await service.commit_batch(db, [command], wait=False)
+    await service.commit_batch(db, [command], Wait.FOR_NOBODY)
     query = "SELECT * FROM postings WHERE id = $1"
     posting = await owner.fetchrow(query, command.id)
     assert posting is not None
@@ -96,18 +97,18 @@ async def test_the_merchant_is_credited_under_the_charges_own_id(
 
 
 async def test_a_key_replays_its_charge_in_later_batches(db: Db) -> None:
-    (first,) = await service.commit_batch(db, [a_charge(key="a")], wait=False)
-    await service.commit_batch(db, [a_charge(50_000)], wait=False)
-    (again,) = await service.commit_batch(db, [a_charge(key="a")], wait=False)
+    (first,) = await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
+    await service.commit_batch(db, [a_charge(50_000)], Wait.FOR_NOBODY)
+    (again,) = await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
     assert isinstance(first, Approved)
     assert again == Replayed(first.charge)
     assert await balance(db) == 49_000
 
 
 async def test_a_key_used_for_something_else_is_refused_and_charges_nothing(db: Db) -> None:
-    await service.commit_batch(db, [a_charge(key="a")], wait=False)
+    await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
     others = [a_charge(2000, key="a"), a_charge(user_id=2, currency="JPY", key="a")]
-    outcomes = await service.commit_batch(db, others, wait=False)
+    outcomes = await service.commit_batch(db, others, Wait.FOR_NOBODY)
     named = [o.reason.fields["mismatched_fields"] for o in outcomes if isinstance(o, Declined)]
     assert named == [["amount"], ["currency", "user_id"]]
     assert (await balance(db), await balance(db, 2)) == (99_000, 100_000)
@@ -115,7 +116,7 @@ async def test_a_key_used_for_something_else_is_refused_and_charges_nothing(db: 
 
 async def test_a_key_belongs_to_its_merchant(db: Db) -> None:
     batch = [a_charge(key="a"), a_charge(key="a", merchant_id="other")]
-    assert codes(await service.commit_batch(db, batch, wait=False)) == ["approved", "approved"]
+    assert codes(await service.commit_batch(db, batch, Wait.FOR_NOBODY)) == ["approved", "approved"]
     assert await balance(db) == 98_000
 
 
@@ -124,7 +125,7 @@ async def test_a_declined_charge_gives_its_key_back(
     db: Db, owner: asyncpg.Connection, user_id: int
 ) -> None:
     declined = await service.commit_batch(
-        db, [a_charge(150_000, user_id=user_id, key="a")], wait=False
+        db, [a_charge(150_000, user_id=user_id, key="a")], Wait.FOR_NOBODY
     )
     assert isinstance(declined[0], Declined)
     assert await count(owner, "idempotency_keys WHERE operation = 'charge'") == 0
@@ -133,13 +134,13 @@ async def test_a_declined_charge_gives_its_key_back(
     await users.create(db, user_id)
     await users.deposit(db, a_deposit(150_000, user_id=user_id))
     retried = await service.commit_batch(
-        db, [a_charge(150_000, user_id=user_id, key="a")], wait=False
+        db, [a_charge(150_000, user_id=user_id, key="a")], Wait.FOR_NOBODY
     )
     assert codes(retried) == ["approved"]
 
 
 async def test_twins_in_concurrent_batches_are_one_charge(db: Db) -> None:
-    attempts = (service.commit_batch(db, [a_charge(key="a")], wait=True) for _ in range(10))
+    attempts = (service.commit_batch(db, [a_charge(key="a")], Wait.FOR_PAYERS) for _ in range(10))
     outcomes = [outcome for (outcome,) in await asyncio.gather(*attempts)]
     assert sorted(codes(outcomes)) == ["approved", *["replayed"] * 9]
     assert len({o.charge for o in outcomes if isinstance(o, (Approved, Replayed))}) == 1
@@ -148,7 +149,8 @@ async def test_twins_in_concurrent_batches_are_one_charge(db: Db) -> None:
 
 async def test_concurrent_batches_never_overdraw(db: Db) -> None:
     attempts = (
-        service.commit_batch(db, [a_charge(3000) for _ in range(5)], wait=True) for _ in range(10)
+        service.commit_batch(db, [a_charge(3000) for _ in range(5)], Wait.FOR_PAYERS)
+        for _ in range(10)
     )
     told = [code for outcomes in await asyncio.gather(*attempts) for code in codes(outcomes)]
     assert told.count("approved") == 33
@@ -160,7 +162,7 @@ async def test_batches_that_claim_keys_in_opposite_orders_do_not_deadlock(db: Db
     keys = [str(number) for number in range(40)]
     one = [a_charge(100, key=key) for key in keys]
     other = [a_charge(100, key=key) for key in reversed(keys)]
-    attempts = (service.commit_batch(db, batch, wait=True) for batch in (one, other))
+    attempts = (service.commit_batch(db, batch, Wait.FOR_PAYERS) for batch in (one, other))
     told = [code for outcomes in await asyncio.gather(*attempts) for code in codes(outcomes)]
     assert (told.count("approved"), told.count("replayed")) == (40, 40)
     assert await balance(db) == 96_000
@@ -176,7 +178,7 @@ async def test_a_payer_locked_elsewhere_is_busy_and_delays_nobody(
         a_charge(currency="JPY"),
     ]
     async with locked_elsewhere(clean, "user:1"), asyncio.timeout(2):
-        outcomes = await service.commit_batch(db, batch, wait=False)
+        outcomes = await service.commit_batch(db, batch, Wait.FOR_NOBODY)
     assert codes(outcomes) == ["busy", "approved", "busy", "insufficient-balance"]
     assert await balance(db) == 100_000
     assert await count(owner, "idempotency_keys WHERE key = 'busy'") == 0
@@ -185,7 +187,7 @@ async def test_a_payer_locked_elsewhere_is_busy_and_delays_nobody(
 
 async def test_who_waits_for_a_payer_is_served_once_it_is_free(db: Db, clean: Stores) -> None:
     async with locked_elsewhere(clean, "user:1"):
-        waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], wait=True))
+        waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], Wait.FOR_PAYERS))
         done, _ = await asyncio.wait([waiting], timeout=0.3)
         assert not done
     assert codes(await waiting) == ["approved"]
@@ -194,10 +196,10 @@ async def test_who_waits_for_a_payer_is_served_once_it_is_free(db: Db, clean: St
 async def test_a_merchant_locked_for_long_fails_the_batch_without_a_trace(
     db: Db, clean: Stores, owner: asyncpg.Connection
 ) -> None:
-    await service.commit_batch(db, [a_charge()], wait=False)
+    await service.commit_batch(db, [a_charge()], Wait.FOR_NOBODY)
     async with locked_elsewhere(clean, "merchant:default"):
-        with pytest.raises(asyncpg.LockNotAvailableError):
-            await service.commit_batch(db, [a_charge(key="a")], wait=False)
+        with pytest.raises(MerchantLocked):
+            await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
     assert await balance(db) == 99_000
     assert await count(owner, "idempotency_keys WHERE key = 'a'") == 0
 
@@ -208,12 +210,12 @@ async def test_a_lost_commit_is_looked_up_and_ends_in_one_charge(
 ) -> None:
     batch = [a_charge(key="a"), a_charge(user_id=2), a_charge(999_999, key="poor")]
     proxy.cut = cut
-    outcomes = await service.commit_batch(lossy_db, batch, wait=False)
+    outcomes = await service.commit_batch(lossy_db, batch, Wait.FOR_NOBODY)
     assert proxy.commits_lost == 1
     assert codes(outcomes) == ["approved", "approved", "insufficient-balance"]
     assert await count(owner, "charges") == 2
     assert (await balance(db), await balance(db, 2)) == (99_000, 99_000)
-    (again,) = await service.commit_batch(db, [a_charge(key="a")], wait=False)
+    (again,) = await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
     assert isinstance(outcomes[0], Approved)
     assert again == Replayed(outcomes[0].charge)
 
@@ -234,7 +236,7 @@ async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unkno
     cut, charged = case
     command, twin, poor = a_charge(key="a"), a_charge(key="a"), a_charge(999_999)
     proxy.cut, proxy.stay_lost = cut, True
-    told = await service.commit_batch(lossy_db, [command, twin, poor], wait=False)
+    told = await service.commit_batch(lossy_db, [command, twin, poor], Wait.FOR_NOBODY)
     # The twin would replay a charge that may not be there, and the refusal counts it as paid.
     assert codes(told) == ["outcome-unknown", "outcome-unknown", "database-unavailable"]
     unknown = told[0]
@@ -243,14 +245,14 @@ async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unkno
 
     proxy.come_back()
     assert await count(owner, "charges") == charged
-    retried = await service.commit_batch(lossy_db, [a_charge(key="a")], wait=False)
+    retried = await service.commit_batch(lossy_db, [a_charge(key="a")], Wait.FOR_NOBODY)
     assert codes(retried) == ["replayed" if charged else "approved"]
     assert await count(owner, "charges") == 1
 
 
 async def test_a_session_killed_while_it_waits_is_run_again(db: Db, clean: Stores) -> None:
     async with locked_elsewhere(clean, "user:1") as other:
-        waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], wait=True))
+        waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], Wait.FOR_PAYERS))
         await asyncio.sleep(0.2)
         blocked = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                       WHERE wait_event_type = 'Lock' AND datname = current_database()"""
@@ -261,7 +263,7 @@ async def test_a_session_killed_while_it_waits_is_run_again(db: Db, clean: Store
 
 async def test_charges_are_listed_newest_first_to_their_merchant_alone(db: Db) -> None:
     batch = [a_charge(100), a_charge(200, user_id=2), a_charge(300, merchant_id="other")]
-    await service.commit_batch(db, batch, wait=False)
+    await service.commit_batch(db, batch, Wait.FOR_NOBODY)
     page = await service.page(db, "default", Filter(), 20)
     assert [listed.charge.id for listed in page] == [batch[1].id, batch[0].id]
     below = Filter(after=batch[1].id)

@@ -64,8 +64,8 @@ def strike_at_commit(strike: Callable[[Fault, Any, Awaitable[None]], Awaitable[N
 
         original: Any = Db._commit  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the named point
 
-        async def commit(self: Db, connection: Any, driver: Any, pool: Any) -> None:  # noqa: ANN401
-            committing = original(self, connection, driver, pool)
+        async def commit(self: Db, connection: Any, driver: Any, *rest: Any) -> None:  # noqa: ANN401
+            committing = original(self, connection, driver, *rest)
             await (strike(fault, driver, committing) if fault.is_due() else committing)
 
         Db._commit = commit  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]

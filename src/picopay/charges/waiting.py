@@ -1,0 +1,73 @@
+"""Callers who wait for the outcomes of their commands."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from picopay.charges.errors import Overloaded
+from picopay.charges.model import ChargeCommand, Decision, Declined
+from picopay.infra import metrics
+
+# A caller who has waited this long is asked whether he is still there before he is charged.
+ASK_AFTER_SECONDS: Final = 0.02
+
+Gone = Callable[[], bool]
+
+
+class Waiting:
+    """One caller's commands, and the future of their decisions, in the same order."""
+
+    __slots__ = ("_decisions", "_gone", "_open", "bulk", "commands", "future", "since")
+
+    def __init__(
+        self,
+        commands: Sequence[ChargeCommand],
+        gone: Gone,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        bulk: bool,
+    ) -> None:
+        self.commands = commands
+        self.bulk = bulk
+        self.since = loop.time()
+        self.future: asyncio.Future[list[Decision]] = loop.create_future()
+        self._gone = gone
+        self._open = len(commands)
+        self._decisions: dict[int, Decision] = {}
+
+    def items(self) -> "list[Item]":
+        return [Item(command, self, number) for number, command in enumerate(self.commands)]
+
+    def settle(self, number: int, decision: Decision) -> None:
+        """The last decision to come answers the caller."""
+        self._decisions[number] = decision
+        self._open -= 1
+        if not self._open and not self.future.done():
+            self.future.set_result([self._decisions[n] for n in range(len(self.commands))])
+
+    def left(self) -> bool:
+        return self.future.done() or self._gone()
+
+
+class Item(NamedTuple):
+    """One command and where its decision goes."""
+
+    command: ChargeCommand
+    waiting: Waiting
+    number: int
+
+    def settle(self, decision: Decision) -> None:
+        self.waiting.settle(self.number, decision)
+
+
+def present(items: Sequence[Item], now: float) -> list[Item]:
+    """Those whose callers are still there; the others are dropped before anything is charged."""
+    late = now - ASK_AFTER_SECONDS
+    there: list[Item] = []
+    for item in items:
+        if item.waiting.since <= late and item.waiting.left():
+            metrics.callers_gone.inc()
+            item.settle(Declined(Overloaded("the caller left before the charge began")))
+        else:
+            there.append(item)
+    return there
