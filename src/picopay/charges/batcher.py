@@ -13,7 +13,7 @@ import orjson
 from picopay.charges import rules, service
 from picopay.charges.errors import Overloaded
 from picopay.charges.lanes import Lanes
-from picopay.charges.model import Approved, Charge, ChargeCommand, Decision, Outcome, Replayed
+from picopay.charges.model import Charge, ChargeCommand, Decision, Declined, Outcome, Replayed
 from picopay.charges.service import Wait
 from picopay.charges.waiting import Gone, Waiting
 from picopay.idempotency.cache import ReplayCache
@@ -42,14 +42,16 @@ class Batcher:
         self._queued_singles += 1
         try:
             (decision,) = await self._decided([command], gone, bulk=False)
-            return decision
         finally:
             self._queued_singles -= 1
+        self._remember(command, decision)
+        return decision
 
     async def charge_many(self, commands: Sequence[ChargeCommand], gone: Gone) -> list[Decision]:
         """Decisions in the order of the commands, committed in chunks behind single charges.
 
-        Raises `Overloaded`; but bulk never takes the room of single charges.
+        Raises `Overloaded`; but bulk never takes the room of single charges. It is not remembered
+        in Redis: who repeats it in bulk asks PostgreSQL once for hundreds.
         """
         self._check_room(self._queued_bulk, len(commands))
         self._queued_bulk += len(commands)
@@ -96,21 +98,13 @@ class Batcher:
         metrics.queue_depth.set(self._queued_singles + self._queued_bulk)
         metrics.batch_size.observe(len(commands))
         with metrics.batch_seconds.time():
-            outcomes = await service.commit_batch(
+            return await service.commit_batch(
                 self._db, commands, wait, chain=chain, patience_seconds=patience_seconds
             )
-        # Soon, that is: while the lane waits for its next answer from the database.
-        self._loop.call_soon(self._remember, commands, outcomes)
-        return outcomes
 
-    def _remember(self, commands: Sequence[ChargeCommand], outcomes: Sequence[Outcome]) -> None:
-        made = {
-            key: _encode(outcome.charge)
-            for command, outcome in zip(commands, outcomes, strict=True)
-            if (key := command.key_id) is not None and isinstance(outcome, (Approved, Replayed))
-        }
-        if made:
-            self._cache.remember(made)
+    def _remember(self, command: ChargeCommand, decision: Decision) -> None:
+        if (key := command.key_id) is not None and not isinstance(decision, Declined):
+            self._cache.remember(key, _encode(decision.charge))
 
 
 def _encode(charge: Charge) -> bytes:

@@ -132,7 +132,7 @@ def _event(command: ChargeCommand, decision: Decision) -> tuple[str, dict[str, o
             return REPLAYED, {"idempotency_key": charge.key, "transaction_id": charge.id}
         case Declined(reason) if isinstance(reason, InsufficientFunds):
             money = command.money
-            fields = {"amount": str(money.major), "currency": money.currency}
+            fields = {"amount": money.text, "currency": money.currency}
             return INSUFFICIENT, {"user_id": command.user_id, **fields}
         case Declined(reason):
             return REFUSED, {"user_id": command.user_id, "code": reason.code}

@@ -74,7 +74,7 @@ class TransactionOut:
     @classmethod
     def of(cls, charge: Charge) -> "TransactionOut":
         money = charge.money
-        return cls(charge.id, charge.user_id, money.major, money.currency, "success", charge.key)
+        return cls(charge.id, charge.user_id, money, money.currency, "success", charge.key)
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class ChargeOut:
 
 
 def balance_after(charge: Charge) -> MoneyOut:
-    return Money(charge.balance_after_minor, charge.money.currency).major
+    return Money(charge.balance_after_minor, charge.money.currency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class ListedChargeOut:
     def of(cls, listed: ListedCharge) -> "ListedChargeOut":
         charge = listed.charge
         return cls(
-            charge.id, charge.user_id, charge.money.major, charge.money.currency, "success",
+            charge.id, charge.user_id, charge.money, charge.money.currency, "success",
             charge.key, balance_after(charge), listed.created_at,
         )  # fmt: skip
 

@@ -92,7 +92,7 @@ def _command(user_id: int, money: Money, key: str | None) -> DepositCommand:
 
 
 def _print(user: User, accounts: list[Account], *, as_json: bool) -> None:
-    balances = {a.id.currency: str(Money(a.balance, a.id.currency).major) for a in accounts}
+    balances = {a.id.currency: Money(a.balance, a.id.currency).text for a in accounts}
     if as_json:
         show_json({"id": user.id, "created_at": user.created_at, "balances": balances})
         return

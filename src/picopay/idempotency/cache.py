@@ -64,15 +64,14 @@ class ReplayCache:
         (metrics.cache_hits if payload is not None else metrics.cache_misses).inc()
         return payload
 
-    def remember(self, entries: Mapping[KeyId, bytes]) -> None:
+    def remember(self, key: KeyId, payload: bytes) -> None:
         """Store, soon and without waiting, what has been committed; under pressure, do not."""
         if self._redis is None or not self._redis.available:
             return
         if len(self._to_write) > WRITES_MAX:
             return
-        for key, payload in entries.items():
-            name = self._name(key)
-            self._to_write[name] = self._digest(name, payload) + payload
+        name = self._name(key)
+        self._to_write[name] = self._digest(name, payload) + payload
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_waiting())
 

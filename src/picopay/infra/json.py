@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from picopay.kernel.errors import Invalid
+from picopay.kernel.money import Money
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -65,6 +66,8 @@ def field_errors(error: ValidationError) -> list[tuple[str, str]]:
 
 
 def _other(value: object) -> orjson.Fragment | str:
+    if isinstance(value, Money):
+        return orjson.Fragment(value.text)
     if isinstance(value, Decimal):
         return orjson.Fragment(format(value, "f"))
     if isinstance(value, UUID):  # the driver's own kind
@@ -73,7 +76,7 @@ def _other(value: object) -> orjson.Fragment | str:
 
 
 def dump(value: object) -> bytes:
-    """UTF-8 JSON of dataclasses, UUIDs, UTC times (…Z) and decimals, digits untouched."""
+    """UTF-8 JSON of dataclasses, UUIDs, UTC times (…Z), money and decimals, digits untouched."""
     return orjson.dumps(value, default=_other, option=orjson.OPT_UTC_Z)
 
 

@@ -10,6 +10,7 @@ import orjson
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 
 from picopay.kernel.errors import Refused
+from picopay.kernel.money import Money
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ CurrencyIn = Annotated[
         json_schema_extra={"pattern": "^[A-Z]{3}$", "examples": ["USD"]},
     ),
 ]
-MoneyOut = Annotated[Decimal, WithJsonSchema({"type": "number", "examples": [900.00]})]
+MoneyOut = Annotated[Money, WithJsonSchema({"type": "number", "examples": [900.00]})]
 
 
 def takes(model: type[BaseModel], *headers: dict[str, Any]) -> dict[str, Any]:

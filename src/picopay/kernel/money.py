@@ -55,9 +55,17 @@ class Money(NamedTuple):
         return cls(minor, currency)
 
     @property
-    def major(self) -> Decimal:
+    def text(self) -> str:
         """In major units with the currency's own decimals: 90000 USD cents are `900.00`."""
-        return Decimal(self.minor).scaleb(-EXPONENTS[self.currency])
+        exponent = EXPONENTS[self.currency]
+        if exponent == 0:
+            return str(self.minor)
+        digits = f"{abs(self.minor):0{exponent + 1}d}"
+        return f"{'-' if self.minor < 0 else ''}{digits[:-exponent]}.{digits[-exponent:]}"
+
+    @property
+    def major(self) -> Decimal:
+        return Decimal(self.text)
 
 
 def _exact(amount: Decimal, currency: str) -> int:

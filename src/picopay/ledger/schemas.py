@@ -24,7 +24,7 @@ class BalanceOut:
 
 def balances_of(accounts: Sequence[Account]) -> list[BalanceOut]:
     return [
-        BalanceOut(account.id.currency, Money(account.balance, account.id.currency).major)
+        BalanceOut(account.id.currency, Money(account.balance, account.id.currency))
         for account in accounts
     ]
 
@@ -53,8 +53,8 @@ class EntryOut:
         currency = entry.currency
         return cls(
             entry.posting_id, entry.kind, entry.counterparty,
-            Money(entry.minor, currency).major, currency,
-            Money(entry.balance_after, currency).major, entry.version, entry.created_at,
+            Money(entry.minor, currency), currency,
+            Money(entry.balance_after, currency), entry.version, entry.created_at,
         )  # fmt: skip
 
 

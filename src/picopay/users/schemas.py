@@ -57,4 +57,4 @@ class DepositOut:
     def of(cls, deposit: Deposit) -> "DepositOut":
         money = deposit.money
         after = Money(deposit.balance_after_minor, money.currency)
-        return cls(deposit.id, deposit.user_id, money.major, money.currency, after.major)
+        return cls(deposit.id, deposit.user_id, money, money.currency, after)

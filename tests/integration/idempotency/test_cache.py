@@ -62,7 +62,7 @@ def events(logged: CapturingLogger) -> list[str]:
 
 
 async def remember(cache: ReplayCache, payload: bytes = b"payload", key: KeyId = KEY) -> None:
-    cache.remember({key: payload})
+    cache.remember(key, payload)
     await cache.close()  # waits for the writer alone
 
 
@@ -194,7 +194,7 @@ async def test_a_frozen_redis_costs_its_budget_once_and_recovers(
         assert max(seconds for _, seconds in together) < BUDGET_SECONDS + SLACK_SECONDS
         afterwards = [await timed_peek(cache) for _ in range(20)]
         assert max(seconds for _, seconds in afterwards) < 0.01
-        cache.remember({OTHER: b"lost"})
+        cache.remember(OTHER, b"lost")
         server.thaw()
         assert await peek_when_back(cache) == b"payload"
     assert events(logged) == ["redis.unavailable", "redis.recovered"]
@@ -206,7 +206,7 @@ async def test_a_redis_that_freezes_while_it_is_written_to_holds_up_nobody(
     async with opened(server.url) as cache:
         server.freeze()
         started = time.monotonic()
-        cache.remember({KEY: b"payload"})
+        cache.remember(KEY, b"payload")
         assert time.monotonic() - started < 0.05
         await cache.close()
         assert time.monotonic() - started < BUDGET_SECONDS + SLACK_SECONDS
@@ -288,7 +288,7 @@ async def test_a_full_redis_still_answers_what_it_knows(
 
 async def test_who_can_write_to_redis_still_cannot_make_up_a_replay(clean: Stores) -> None:
     async with opened(clean.redis_url, secret=b"guessed") as forger:
-        forger.remember({KEY: b"made up"})
+        forger.remember(KEY, b"made up")
         await forger.close()
     async with opened(clean.redis_url) as cache:
         assert await cache.peek(KEY) is None
