@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from picopay.access import service as access
 from picopay.access.keyring import Keyring
 from picopay.charges import routes as charges
 from picopay.charges.batcher import Batcher
-from picopay.idempotency.cache import Binding, ReplayCache
+from picopay.idempotency.cache import ReplayCache
 from picopay.infra import operations, problems
 from picopay.infra.db import Db
 from picopay.infra.middleware import Edge
@@ -81,8 +82,10 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.redis = _redis(settings)
     pepper = await access.pepper(state.reserved)
     state.keyring = Keyring(state.reserved, pepper, settings.app_api_key)
-    identity = await state.reserved.identity(pepper)
-    cache = ReplayCache(state.redis, Binding(identity, pepper), ttl_seconds=settings.cache_ttl)
+    identify = partial(state.reserved.identity, pepper)
+    cache = ReplayCache(state.redis, identify, pepper, ttl_seconds=settings.cache_ttl)
+    await cache.bind()
+    state.db.on_lost = state.reserved.on_lost = cache.doubt
     state.batcher = Batcher(state.reserved, cache, queue_max=settings.charge_queue_max)
     try:
         yield

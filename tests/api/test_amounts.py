@@ -1,5 +1,6 @@
 """Bodies byte by byte: charged exactly, or refused clearly with nothing written."""
 
+import asyncio
 import json
 from typing import Final
 
@@ -299,3 +300,21 @@ async def test_totals_at_the_limit_refuse_more(
     problem(refused, 422, "account-limit")
     fits = await client.post("/v1/users/1/deposits", json={"amount": 10, "currency": "JPY"})
     assert fits.json()["new_balance"] == 2**63 - 1
+
+
+async def test_a_merchant_at_the_limit_refuses_more_and_nobody_else_is_refused(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    await a_user(client, amount="100", currency="JPY")
+    await a_user(client, 2, amount="100", currency="USD")
+    asked = {"user_id": 1, "amount": 10, "currency": "JPY"}
+    assert (await client.post("/charge", json=asked)).status_code == 200
+    full = "UPDATE accounts SET credits = $1 WHERE owner LIKE 'merchant:%'"
+    await owner.execute(full, 2**63 - 1 - 10)
+    other = {"user_id": 2, "amount": 10, "currency": "USD"}
+    answers = await asyncio.gather(
+        client.post("/charge", json=asked | {"amount": 11}), client.post("/charge", json=other)
+    )
+    problem(answers[0], 422, "account-limit")
+    assert answers[1].status_code == 200
+    assert (await client.post("/charge", json=asked)).status_code == 200

@@ -14,15 +14,18 @@ from collections.abc import Coroutine, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from picopay.charges import service
 from picopay.charges.errors import ChargeFailed, Overloaded
 from picopay.charges.model import Busy, ChargeCommand, Declined, Outcome
 from picopay.charges.service import MerchantLocked, Wait
 from picopay.charges.waiting import Item, Waiting, present
 from picopay.infra import metrics
 from picopay.infra.chain import Chain
-from picopay.infra.db import LOCK_NOT_AVAILABLE, LOST_DATABASE_SECONDS, Db, sqlstate
+from picopay.infra.db import LOST_DATABASE_SECONDS, Db
 from picopay.infra.logs import log
+from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, OUT_OF_RANGE, sqlstate
 from picopay.kernel.errors import Refused
+from picopay.ledger.errors import AccountLimit
 from picopay.ledger.model import AccountId
 
 BATCH_MAX: Final = 256
@@ -50,6 +53,7 @@ class Commit(Protocol):
 
 class Lanes:
     def __init__(self, db: Db, commit: Commit) -> None:
+        self._db = db
         self._commit = commit
         self._loop = asyncio.get_running_loop()
         self._closing = False
@@ -108,13 +112,25 @@ class Lanes:
         while queue:
             wait = Wait.FOR_PAYERS
             async with self._side_slots:
-                items = present(_taken(queue, BATCH_MAX), self._loop.time())
+                taken = await self._answer_replays(_taken(queue, BATCH_MAX))
+                items = present(taken, self._loop.time())
                 if items and account_id == items[0].command.merchant:
                     wait = Wait.FOR_MERCHANTS
                 decided = not items or await self._attempt(items, wait)
             if not decided:
                 await self._isolate(items, wait)
         del self._side[account_id]
+
+    async def _answer_replays(self, items: list[Item]) -> list[Item]:
+        """Those that remain; what was decided before need not wait, nor fail with who waits."""
+        try:
+            decisions = await service.replays(self._db, [item.command for item in items])
+        except Exception:  # noqa: BLE001 - the batch will meet it too, and tell
+            return items
+        for item, decision in zip(items, decisions, strict=True):
+            if decision is not None:
+                item.settle(decision)
+        return [item for item, decided in zip(items, decisions, strict=True) if decided is None]
 
     async def _isolate(self, items: Sequence[Item], wait: Wait) -> None:
         """Run a failed batch again by halves, down to the one item that cannot be processed."""
@@ -235,6 +251,8 @@ def _failure(error: Exception, items: Sequence[Item], wait: Wait) -> Refused:
     locked = sqlstate(error) == LOCK_NOT_AVAILABLE
     if isinstance(error, MerchantLocked) or (locked and wait is Wait.FOR_PAYERS):
         return Overloaded("the account is locked elsewhere")
+    if len(items) == 1 and sqlstate(error) == OUT_OF_RANGE:
+        return AccountLimit()
     if len(items) > 1 or locked:
         log.warning("charge.batch_isolated", size=len(items), error=str(error))
         raise _Undecided from error

@@ -38,8 +38,8 @@ def decide_batch(
 ) -> list[Decision]:
     """Decide every command in order, exactly as if each had come alone.
 
-    `book` holds the payers that have an account, and the merchants; approved charges are posted
-    on it. `claimed` are the ids for our keys, `known` the charges that keys made before.
+    `book` holds the payers that have an account, and the merchants as its payees; approved charges
+    are posted on it. `claimed` are the ids for our keys, `known` the charges that keys made before.
     """
     made = dict(known)
     decisions: list[Decision] = []

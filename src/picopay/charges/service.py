@@ -28,19 +28,18 @@ from picopay.idempotency import service as idempotency
 from picopay.idempotency.model import KeyId
 from picopay.infra.chain import Chain
 from picopay.infra.db import (
-    LOCK_NOT_AVAILABLE,
     LOST_DATABASE_SECONDS,
     CommitInDoubt,
     ConnectionLost,
     DatabaseUnavailable,
     Db,
     OutcomeUnknown,
-    sqlstate,
 )
 from picopay.infra.logs import log
+from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, sqlstate
 from picopay.infra.tx import Tx
 from picopay.ledger import service as ledger
-from picopay.ledger.model import Account, AccountId, Posting, user_id_of
+from picopay.ledger.model import AccountId, Posting, user_id_of
 from picopay.ledger.rules import Book
 from picopay.users import service as users
 
@@ -97,6 +96,9 @@ async def commit_batch(
             with suppress(_NothingToWrite):
                 async with begun as tx:
                     await _run(tx, commands, attempt, wait)
+        except ledger.PayeesMissing as missing:
+            await _open(db, missing.account_ids)
+            return await once()
         except CommitInDoubt:
             landed = await _landed(db, attempt.postings[0])
             if landed is None:
@@ -108,6 +110,13 @@ async def commit_batch(
     return await db.retrying(once, patience_seconds)
 
 
+async def _open(db: Db, merchants: Sequence[AccountId]) -> None:
+    """A merchant's first charge in a currency. Should that be in doubt, the next run tells."""
+    with suppress(CommitInDoubt):
+        async with db.begin() as tx:
+            await ledger.open_accounts(tx, merchants)
+
+
 async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, wait: Wait) -> None:
     wanted = {command.payer for command in commands}
     payers = await ledger.lock_payers(tx, wanted, wait=wait is Wait.FOR_PAYERS)
@@ -115,9 +124,7 @@ async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, wai
     claims = rules.claims(at_hand)
     taken = await idempotency.claim(tx, claims)
     known = await _charges_of(tx, taken)
-    # Last, since everybody needs them: they are held for one statement and the commit.
-    merchants = await _lock_merchants(tx, at_hand) if payers.locked else []
-    book = Book([*payers.locked, *merchants])
+    book = Book(payers.locked, payees={command.merchant for command in at_hand})
     unknown = await users.unknown(tx, {user_id_of(payer.owner) for payer in payers.absent})
     decisions = rules.decide_batch(at_hand, book, claims, known, unknown)
     attempt.outcomes = _in_order(commands, payers.busy, decisions)
@@ -125,19 +132,37 @@ async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, wai
     approved = [d.charge for d in decisions if isinstance(d, Approved)]
     if not approved:
         raise _NothingToWrite  # rolled back, claims and all, as if never asked
-    await tx.write(*ledger.writes(book), store.insertion(approved))
+    await _write(tx, book, approved)
     if len(approved) < len(decisions):
         ours = {key: resource for key, resource in claims.items() if key not in taken}
         await idempotency.give_back(tx, rules.refused_claims(ours, at_hand, decisions))
 
 
-async def _lock_merchants(tx: Tx, commands: Sequence[ChargeCommand]) -> list[Account]:
+async def _write(tx: Tx, book: Book, approved: Sequence[Charge]) -> None:
+    """The only statement that touches merchants' accounts: everybody needs them."""
     try:
-        return await ledger.lock_or_open(tx, {command.merchant for command in commands})
+        await ledger.write(tx, book, store.insertion(approved))
     except (DBAPIError, asyncpg.PostgresError) as error:
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
             raise MerchantLocked from error
         raise
+
+
+async def replays(db: Db, commands: Sequence[ChargeCommand]) -> list[Decision | None]:
+    """What is decided already, since the command's key was used before: that waits for no lock."""
+    keys = sorted({command.key_id for command in commands if command.key_id is not None})
+    if not keys:
+        return [None] * len(commands)
+
+    async def work(tx: Tx) -> dict[KeyId, Charge]:
+        return await _charges_of(tx, await idempotency.find(tx, keys))
+
+    known = await db.query(work)
+    made = [known.get(command.key_id) if command.key_id else None for command in commands]
+    return [
+        rules.replay(command, charge) if charge is not None else None
+        for command, charge in zip(commands, made, strict=True)
+    ]
 
 
 async def _charges_of(tx: Tx, taken: dict[KeyId, UUID]) -> dict[KeyId, Charge]:

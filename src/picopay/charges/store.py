@@ -9,7 +9,7 @@ from sqlalchemy import Row, Select, select
 
 from picopay.charges.model import Charge, ListedCharge
 from picopay.charges.tables import Charges
-from picopay.infra.tx import Tx, Write, bigints
+from picopay.infra.tx import Part, Tx, bigints
 from picopay.kernel.money import Money
 from picopay.ledger.model import user_id_of, user_owner
 
@@ -31,7 +31,7 @@ class Filter(NamedTuple):
     after: UUID | None = None
 
 
-def insertion(charges: Sequence[Charge]) -> Write:
+def insertion(charges: Sequence[Charge]) -> Part:
     rows = [
         (
             user_owner(c.user_id), c.id, c.merchant_id, c.money.currency, c.key,
@@ -40,7 +40,7 @@ def insertion(charges: Sequence[Charge]) -> Write:
         for c in charges
     ]  # fmt: skip
     *names, amounts, balances = zip(*rows, strict=True)
-    return Write(_INSERT, (*names, bigints(amounts), bigints(balances)), len(rows))
+    return Part("charged", _INSERT, (*names, bigints(amounts), bigints(balances)), len(rows))
 
 
 async def select_by_ids(

@@ -7,18 +7,20 @@ and a miss is decided by PostgreSQL. Look-ups that wait together are sent togeth
 
 import asyncio
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import blake2b
 from time import monotonic
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 from redis.asyncio import Redis
 
 from picopay.idempotency.model import KeyId
 from picopay.infra import metrics
+from picopay.infra.logs import log
 from picopay.infra.redis import Fast
 
 WRITES_MAX: Final = 20_000
+BIND_EVERY_SECONDS: Final = 0.5
 _DIGEST_BYTES: Final = 16
 
 # One command for all: a pipeline of SETs costs the client ten times as much.
@@ -29,19 +31,24 @@ for i, name in ipairs(KEYS) do redis.call('SET', name, ARGV[i + 1], 'EX', ARGV[1
 _LookUp = tuple[str, "asyncio.Future[bytes | None]"]
 
 
-class Binding(NamedTuple):
-    """What ties entries to one database: its identity, and a secret that only it knows."""
-
-    database: str
-    secret: bytes
-
-
 class ReplayCache:
-    def __init__(self, redis: Fast | None, binding: Binding, *, ttl_seconds: int) -> None:
+    """Call `bind` before its first use. `identify` names the database, `secret` only it knows."""
+
+    def __init__(
+        self,
+        redis: Fast | None,
+        identify: Callable[[], Awaitable[str]],
+        secret: bytes,
+        *,
+        ttl_seconds: int,
+    ) -> None:
         self._redis = redis
+        self._identify = identify
+        self._doubts = 0
+        self._bound_to: str | None = None
+        self._binder: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()  # asked once: each time would be a system call
-        self._prefix = f"picopay:1:{binding.database}"  # 1: the payload's format
-        self._secret = binding.secret
+        self._secret = secret
         self._ttl_seconds = ttl_seconds
         self._waiting: list[_LookUp] = []
         self._waiting_since = 0.0
@@ -49,9 +56,32 @@ class ReplayCache:
         self._reader: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
 
+    async def bind(self) -> None:
+        """Ask who the database is; nothing is found or remembered before that is known."""
+        doubts = self._doubts
+        database = await self._identify()
+        if doubts == self._doubts:
+            self._bound_to = database
+
+    def doubt(self) -> None:
+        """The database was lost: whoever comes back may be another, or know less than before."""
+        self._doubts += 1
+        self._bound_to = None
+        if self._binder is None:
+            self._binder = asyncio.create_task(self._bind_again())
+
+    async def _bind_again(self) -> None:
+        while self._bound_to is None:
+            try:
+                await self.bind()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed
+                log.debug("replay_cache.unbound", error=str(error))
+                await asyncio.sleep(BIND_EVERY_SECONDS)
+        self._binder = None
+
     async def peek(self, key: KeyId) -> bytes | None:
         """What was remembered under the key, or None for "ask the database"."""
-        if self._redis is None or not self._redis.available:
+        if self._bound_to is None or self._redis is None or not self._redis.available:
             metrics.cache_unavailable.inc()
             return None
         future: asyncio.Future[bytes | None] = self._loop.create_future()
@@ -66,7 +96,7 @@ class ReplayCache:
 
     def remember(self, key: KeyId, payload: bytes) -> None:
         """Store, soon and without waiting, what has been committed; under pressure, do not."""
-        if self._redis is None or not self._redis.available:
+        if self._bound_to is None or self._redis is None or not self._redis.available:
             return
         if len(self._to_write) > WRITES_MAX:
             return
@@ -76,11 +106,14 @@ class ReplayCache:
             self._writer = asyncio.create_task(self._write_waiting())
 
     async def close(self) -> None:
+        if self._binder is not None:
+            self._binder.cancel()
         if self._writer is not None:
             await self._writer
 
     def _name(self, key: KeyId) -> str:
-        return f"{self._prefix}:{key.operation}:{key.merchant_id}:{key.key}"
+        # 1: the payload's format
+        return f"picopay:1:{self._bound_to}:{key.operation}:{key.merchant_id}:{key.key}"
 
     async def _read_waiting(self) -> None:
         """While one look-up is on its way, the next gathers: one trip for all of them."""

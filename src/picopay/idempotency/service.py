@@ -4,7 +4,7 @@ A claim is written in the transaction of its effect, so there is never a key "in
 concurrent claimant waits inside the database, and afterwards either replays or runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from picopay.idempotency import store
@@ -24,6 +24,11 @@ async def claim(tx: Tx, resources: Mapping[KeyId, UUID]) -> dict[KeyId, UUID]:
     if len(fresh) == len(resources):
         return {}
     return await store.find(tx, sorted(resources.keys() - fresh))
+
+
+async def find(tx: Tx, keys: Sequence[KeyId]) -> dict[KeyId, UUID]:
+    """The resources of those of the keys that have made theirs."""
+    return await store.find(tx, keys)
 
 
 async def give_back(tx: Tx, claimed: Mapping[KeyId, UUID]) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from picopay.infra import metrics
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings, sqlalchemy_url
+from picopay.infra.sqlstates import DEADLOCK, SERIALIZATION, sqlstate
 from picopay.infra.tx import Tx
 from picopay.kernel.errors import Refused
 
@@ -56,11 +57,6 @@ _RESERVED: Final = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
 }
-
-DEADLOCK: Final = "40P01"
-SERIALIZATION: Final = "40001"
-LOCK_NOT_AVAILABLE: Final = "55P03"
-QUERY_CANCELED: Final = "57014"
 
 
 class DatabaseUnavailable(Refused):
@@ -121,6 +117,7 @@ class Db:
             },
         )
         event.listen(self._engine.sync_engine, "connect", _take_on_role)
+        self.on_lost: Callable[[], None] = lambda: None  # told of each broken connection
         self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -203,6 +200,7 @@ class Db:
         """
         if pool is not self._engine.sync_engine.pool:
             return
+        self.on_lost()
         await self._engine.dispose(close=False)
         closing = asyncio.create_task(_close_idle(pool))
         self._closing.add(closing)
@@ -304,12 +302,6 @@ class Db:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._engine.dispose()
-
-
-def sqlstate(error: BaseException) -> str | None:
-    """PostgreSQL's code for the error, e.g. `55P03`; constraint names differ between engines."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(original, "sqlstate", None)
 
 
 def _take_on_role(connection: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy's adapter

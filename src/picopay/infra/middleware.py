@@ -15,17 +15,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picopay.infra import metrics, problems
-from picopay.infra.db import (
-    LOCK_NOT_AVAILABLE,
-    QUERY_CANCELED,
-    CommitInDoubt,
-    ConnectionLost,
-    DatabaseUnavailable,
-    Locked,
-    sqlstate,
-)
+from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable, Locked
 from picopay.infra.ids import new_id_text
 from picopay.infra.logs import log, request_id_var
+from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate
 from picopay.kernel.errors import Refused
 
 BODY_BYTES_MAX: Final = 64 * 1024

@@ -1,4 +1,4 @@
-"""An open transaction, and writes that share a round trip."""
+"""An open transaction, and statements made of parts that share a round trip."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,15 +10,24 @@ from sqlalchemy import CursorResult, Executable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-class Write(NamedTuple):
-    """An INSERT or UPDATE that ends in `RETURNING 1`, its arguments, and how many rows it writes.
+class Part(NamedTuple):
+    """A part of one statement, which later parts may read from by its name.
 
-    Parameters are written `%1`, `%2`, …: several writes can so become one statement.
+    It must return `rows` rows. Its parameters are written `%1`, `%2`, …: they are numbered through.
     """
 
+    name: str
     sql: str
     arguments: Sequence[object]
     rows: int
+
+
+class RowsMissing(AssertionError):
+    """Some parts of a statement, `names`, did not return the rows they should have."""
+
+    def __init__(self, counts: Mapping[str, tuple[int, int]]) -> None:
+        self.names = {name for name, (got, wanted) in counts.items() if got != wanted}
+        super().__init__(f"rows returned and wanted: {dict(counts)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +42,30 @@ class Tx:
     ) -> CursorResult[Any]:
         return await self.connection.execute(statement, rows)
 
-    async def write(self, *writes: Write) -> None:
-        """All of them in one trip; none sees what another does.
-
-        Raises `AssertionError`, and so fails the transaction, unless each wrote all its rows.
-        """
-        sql = _as_one(tuple((write.sql, len(write.arguments)) for write in writes))
-        arguments = [argument for write in writes for argument in write.arguments]
+    async def write(self, *parts: Part) -> None:
+        """All parts in one round trip. Raises `RowsMissing`, and so fails the transaction."""
+        sql = _as_one(tuple((part.name, part.sql, len(part.arguments)) for part in parts))
+        arguments = [argument for part in parts for argument in part.arguments]
         counts = await self.driver.fetchrow(sql, *arguments)
-        wanted = tuple(write.rows for write in writes)
-        if counts is None or tuple(counts) != wanted:
-            raise AssertionError(f"of {wanted} rows only {counts} were written")
+        assert counts is not None
+        if any(count != part.rows for count, part in zip(counts, parts, strict=True)):
+            pairs = zip(parts, counts, strict=True)
+            raise RowsMissing({part.name: (count, part.rows) for part, count in pairs})
 
 
 @cache
-def _as_one(statements: tuple[tuple[str, int], ...]) -> str:
-    """The statements as parts of one that counts their rows, with parameters numbered through."""
-    parts: list[str] = []
+def _as_one(parts: tuple[tuple[str, str, int], ...]) -> str:
+    """One statement that counts the rows of (name, SQL, number of parameters)."""
+    named: list[str] = []
     used = 0
-    for number, (sql, parameters) in enumerate(statements):
+    for name, sql, parameters in parts:
+        numbered = sql
         for parameter in range(parameters, 0, -1):  # %1 is the beginning of %10
-            sql = sql.replace(f"%{parameter}", f"${used + parameter}")  # noqa: PLW2901
-        parts.append(f"written_{number} AS ({sql})")
+            numbered = numbered.replace(f"%{parameter}", f"${used + parameter}")
+        named.append(f"{name} AS ({numbered})")
         used += parameters
-    counts = [f"(SELECT count(*) FROM written_{n})" for n in range(len(parts))]  # noqa: S608 - ours
-    return f"WITH {', '.join(parts)} SELECT {', '.join(counts)}"
+    counts = [f"(SELECT count(*) FROM {name})" for name, _, _ in parts]  # noqa: S608 - ours
+    return f"WITH {', '.join(named)} SELECT {', '.join(counts)}"
 
 
 def bigints(numbers: Iterable[int]) -> str:

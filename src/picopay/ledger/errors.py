@@ -14,6 +14,9 @@ class AccountLimit(Refused):
 
     code = "account-limit"
 
+    def __init__(self) -> None:
+        super().__init__("the account's running totals would exceed 64 bits")
+
 
 class AccountNotFound(Refused):
     code = "account-not-found"

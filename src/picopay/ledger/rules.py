@@ -16,17 +16,21 @@ class Book:
     """Locked accounts and the postings made on them, one after the other, before any is written.
 
     Nothing here does I/O: a caller opens a book on accounts it has locked, posts moves in order,
-    and writes what `ledger.service.writes` makes of the book: postings and totals together.
+    and gives the book to `ledger.service.write`, which stores postings and totals together.
+
+    Accounts that only receive, `payees`, need not be known: what they receive is summed up here
+    and added to what they hold by the write. Their side of a posting is counted from zero.
     """
 
-    __slots__ = ("_accounts", "_before", "postings")
+    __slots__ = ("_accounts", "_before", "_payees", "postings")
 
-    def __init__(self, accounts: Iterable[Account]) -> None:
+    def __init__(self, accounts: Iterable[Account], payees: Iterable[AccountId] = ()) -> None:
         self._before = {account.id: account for account in accounts}
         self._accounts = {
             account.id: [account.debits, account.credits, account.version]
             for account in self._before.values()
         }
+        self._payees = {payee: [0, 0, 0] for payee in payees}
         self.postings: list[Posting] = []
 
     def __contains__(self, account_id: AccountId) -> bool:
@@ -38,12 +42,13 @@ class Book:
 
     def post(self, move: Move) -> Posting:
         """Raises `InsufficientFunds` or `AccountLimit`, and then has changed nothing."""
-        debit, credit = self._accounts[move.debit], self._accounts[move.credit]
+        debit = self._accounts[move.debit]
+        credit = self._payees.get(move.credit) or self._accounts[move.credit]
         available = debit[1] - debit[0]
         if available < move.minor and not self._before[move.debit].may_overdraw:
             raise insufficient(available, Money(move.minor, move.debit.currency))
         if debit[0] + move.minor > TOTAL_MAX or credit[1] + move.minor > TOTAL_MAX:
-            raise AccountLimit("the account's running totals would exceed 64 bits")
+            raise AccountLimit
         debit[0] += move.minor
         debit[2] += 1
         credit[1] += move.minor
@@ -62,6 +67,14 @@ class Book:
                 assert after.may_overdraw or after.balance >= 0
                 pairs.append((before, after))
         return pairs
+
+    def received(self) -> list[tuple[AccountId, int, int]]:
+        """(account, minor units, postings) of each payee that was paid, in lock order."""
+        return [
+            (payee, received, postings)
+            for payee, (_, received, postings) in sorted(self._payees.items())
+            if postings
+        ]
 
 
 def insufficient(available: int, required: Money) -> InsufficientFunds:

@@ -1,4 +1,4 @@
-"""The ledger's use cases. Postings are always written by a caller, in its transaction."""
+"""The ledger's use cases. Writing always joins a caller's transaction."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from picopay.infra.db import CommitInDoubt, Db
-from picopay.infra.tx import Tx, Write
+from picopay.infra.tx import Part, RowsMissing, Tx
 from picopay.ledger import store
 from picopay.ledger.errors import AccountNotFound
 from picopay.ledger.model import Account, AccountId, Entry, Posting, may_overdraw
@@ -15,6 +15,14 @@ from picopay.ledger.rules import Book, merge_newest
 
 # How long the end of a lost transaction is waited for, behind whoever else holds the account.
 LANDED_LOCK_TIMEOUT_MS: Final = 3_000
+
+
+class PayeesMissing(Exception):
+    """Not all of the accounts to be paid exist: open them, and run the transaction again."""
+
+    def __init__(self, account_ids: Iterable[AccountId]) -> None:
+        self.account_ids = list(account_ids)
+        super().__init__(str(self.account_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +49,31 @@ async def lock_or_open(tx: Tx, account_ids: Iterable[AccountId]) -> list[Account
     """Lock the accounts in the one order, opening those that do not exist yet."""
     wanted = sorted(account_ids)
     locked = await store.lock_accounts(tx, wanted)
-    missing = set(wanted) - {account.id for account in locked}
+    missing = set(wanted).difference(account.id for account in locked)
     if missing:
-        await store.insert_accounts(tx, [Account(a, may_overdraw(a.owner)) for a in missing])
+        await open_accounts(tx, missing)
         locked = await store.lock_accounts(tx, wanted)
     return locked
 
 
-def writes(book: Book) -> tuple[Write, Write]:
-    """What stores the book's postings and the totals they lead to; together, or not at all."""
-    return store.totals(book.changed()), store.insertion(book.postings)
+async def open_accounts(tx: Tx, account_ids: Iterable[AccountId]) -> None:
+    """Those that exist already stay as they are."""
+    await store.insert_accounts(tx, [Account(a, may_overdraw(a.owner)) for a in account_ids])
+
+
+async def write(tx: Tx, book: Book, *beside: Part) -> None:
+    """Store the book's postings and the totals they lead to, and what else belongs to them.
+
+    Payees' accounts are locked by this. Raises `PayeesMissing`, and so fails the transaction.
+    """
+    received = book.received()
+    parts = (store.totals(book.changed()), *store.payees(received), store.insertion(book.postings))
+    try:
+        await tx.write(*parts, *beside)
+    except RowsMissing as error:
+        if "payees" in error.names:
+            raise PayeesMissing(account_id for account_id, _, _ in received) from error
+        raise
 
 
 async def landed(db: Db, posting: Posting) -> bool:

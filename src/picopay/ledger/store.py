@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from picopay.infra.tx import Tx, Write, bigints
+from picopay.infra.tx import Part, Tx, bigints
 from picopay.ledger.model import Account, AccountId, Entry, Move, Posting, PostingKind
 from picopay.ledger.tables import Accounts, Postings
 
@@ -22,7 +22,8 @@ SELECT a.owner, a.currency, a.may_overdraw, a.debits, a.credits, a.version
 """
 _LOCK_FREE = _LOCK + "SKIP LOCKED"
 
-_UPDATE_TOTALS = """
+# Of accounts that are locked already.
+_TOTALS = """
 UPDATE accounts a
    SET debits = new.debits, credits = new.credits, version = new.version
   FROM unnest(%1::text[], %2::text[], %3::text::bigint[], %4::text::bigint[],
@@ -33,12 +34,39 @@ UPDATE accounts a
 RETURNING 1
 """
 
-_INSERT_POSTINGS = """
+# Locked here, in order, and only now: everybody pays them.
+_PAYEES = """
+SELECT a.owner, a.currency, a.credits - a.debits AS balance, a.version, paid.minor, paid.postings
+  FROM accounts a
+  JOIN unnest(%1::text[], %2::text[], %3::text::bigint[], %4::text::bigint[])
+       AS paid(owner, currency, minor, postings)
+    ON a.owner = paid.owner AND a.currency = paid.currency
+ WHERE a.owner = ANY(%1::text[])
+ ORDER BY a.owner, a.currency
+   FOR NO KEY UPDATE OF a
+"""
+
+_RECEIVED = """
+UPDATE accounts a
+   SET credits = a.credits + payees.minor, version = a.version + payees.postings
+  FROM payees
+ WHERE a.owner = payees.owner AND a.currency = payees.currency
+RETURNING 1
+"""
+
+_POSTINGS = """
 INSERT INTO postings (debit_owner, id, credit_owner, currency, kind,
                       amount, debit_balance, debit_version, credit_balance, credit_version)
-SELECT * FROM unnest(%1::text[], %2::uuid[], %3::text[], %4::text[], %5::text[],
-                     %6::text::bigint[], %7::text::bigint[], %8::text::bigint[],
-                     %9::text::bigint[], %10::text::bigint[])
+SELECT new.debit_owner, new.id, new.credit_owner, new.currency, new.kind,
+       new.amount, new.debit_balance, new.debit_version,
+       new.credit_balance + coalesce(payees.balance, 0),
+       new.credit_version + coalesce(payees.version, 0)
+  FROM unnest(%1::text[], %2::uuid[], %3::text[], %4::text[], %5::text[],
+              %6::text::bigint[], %7::text::bigint[], %8::text::bigint[],
+              %9::text::bigint[], %10::text::bigint[])
+       AS new(debit_owner, id, credit_owner, currency, kind,
+              amount, debit_balance, debit_version, credit_balance, credit_version)
+  LEFT JOIN payees ON payees.owner = new.credit_owner AND payees.currency = new.currency
 RETURNING 1
 """
 
@@ -73,17 +101,32 @@ async def insert_accounts(tx: Tx, accounts: Iterable[Account]) -> None:
     await tx.execute(insert(Accounts).values(rows).on_conflict_do_nothing())
 
 
-def totals(changed: Sequence[tuple[Account, Account]]) -> Write:
+def totals(changed: Sequence[tuple[Account, Account]]) -> Part:
     """The totals of accounts (before, after), unless somebody changed one under its lock."""
     rows = [
         (a.id.owner, a.id.currency, a.debits, a.credits, a.version, before.version)
         for before, a in changed
     ]
     owners, currencies, *numbers = zip(*rows, strict=True)
-    return Write(_UPDATE_TOTALS, (owners, currencies, *map(bigints, numbers)), len(rows))
+    return Part("totals", _TOTALS, (owners, currencies, *map(bigints, numbers)), len(rows))
 
 
-def insertion(postings: Sequence[Posting]) -> Write:
+def payees(received: Sequence[tuple[AccountId, int, int]]) -> tuple[Part, Part]:
+    """What (account, minor units, postings) receives, on top of whatever it holds."""
+    arguments = (
+        [account_id.owner for account_id, _, _ in received],
+        [account_id.currency for account_id, _, _ in received],
+        bigints(minor for _, minor, _ in received),
+        bigints(postings for _, _, postings in received),
+    )
+    return (
+        Part("payees", _PAYEES, arguments, len(received)),
+        Part("received", _RECEIVED, (), len(received)),
+    )
+
+
+def insertion(postings: Sequence[Posting]) -> Part:
+    """The postings; to the balances and versions of payees is added what is found in `payees`."""
     rows = [
         (
             move.debit.owner, move.id, move.credit.owner, move.debit.currency, move.kind,
@@ -94,7 +137,7 @@ def insertion(postings: Sequence[Posting]) -> Write:
     ]  # fmt: skip
     debits, ids, credited, currencies, kinds, *numbers = zip(*rows, strict=True)
     names = (debits, ids, credited, currencies, kinds)
-    return Write(_INSERT_POSTINGS, (*names, *map(bigints, numbers)), len(rows))
+    return Part("posted", _POSTINGS, (*names, *map(bigints, numbers)), len(rows))
 
 
 async def select_postings(tx: Tx, debit_owner: str, ids: Collection[UUID]) -> dict[UUID, Posting]:

@@ -98,7 +98,7 @@ async def _deposit(db: Db, command: DepositCommand) -> Deposit:
         accounts = [*await ledger.lock_or_open(tx, [user]), *await ledger.lock_or_open(tx, [world])]
         book = Book(accounts)
         posting = book.post(Move(command.id, PostingKind.DEPOSIT, world, user, command.money.minor))
-        await tx.write(*ledger.writes(book))
+        await ledger.write(tx, book)
     return _made(command, posting, replayed=False)
 
 

@@ -235,6 +235,7 @@ async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unkno
 ) -> None:
     cut, charged = case
     command, twin, poor = a_charge(key="a"), a_charge(key="a"), a_charge(999_999)
+    await service.commit_batch(lossy_db, [a_charge(key="before")], Wait.FOR_NOBODY)
     proxy.cut, proxy.stay_lost = cut, True
     told = await service.commit_batch(lossy_db, [command, twin, poor], Wait.FOR_NOBODY)
     # The twin would replay a charge that may not be there, and the refusal counts it as paid.
@@ -244,9 +245,38 @@ async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unkno
     assert unknown.reason.fields["charge_id"] == command.id
 
     proxy.come_back()
-    assert await count(owner, "charges") == charged
+    assert await count(owner, "charges") == 1 + charged
     retried = await service.commit_batch(lossy_db, [a_charge(key="a")], Wait.FOR_NOBODY)
     assert codes(retried) == ["replayed" if charged else "approved"]
+    assert await count(owner, "charges") == 2
+
+
+async def test_first_charges_of_a_merchant_open_one_account_however_many_come_at_once(
+    db: Db, owner: asyncpg.Connection
+) -> None:
+    batches = [[a_charge(user_id=user), a_charge(user_id=user)] for user in (1, 2)]
+    told = await asyncio.gather(
+        *(service.commit_batch(db, batch, Wait.FOR_NOBODY) for batch in batches)
+    )
+    assert [codes(outcomes) for outcomes in told] == [["approved", "approved"]] * 2
+    rows = await owner.fetch("SELECT credits, version FROM accounts WHERE owner LIKE 'merchant:%'")
+    assert [tuple(row) for row in rows] == [(4000, 4)]
+
+
+async def test_a_batch_in_which_nothing_is_charged_opens_no_account(
+    db: Db, owner: asyncpg.Connection
+) -> None:
+    told = await service.commit_batch(db, [a_charge(999_999)], Wait.FOR_NOBODY)
+    assert codes(told) == ["insufficient-balance"]
+    assert await count(owner, "accounts WHERE owner LIKE 'merchant:%'") == 0
+
+
+async def test_the_account_is_opened_although_that_commit_was_lost(
+    lossy_db: Db, proxy: PostgresProxy, owner: asyncpg.Connection
+) -> None:
+    proxy.cut = Cut.AFTER_COMMIT
+    told = await service.commit_batch(lossy_db, [a_charge()], Wait.FOR_NOBODY)
+    assert (proxy.commits_lost, codes(told)) == (1, ["approved"])
     assert await count(owner, "charges") == 1
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from structlog.testing import CapturingLogger
 from tests.conftest import Stores
 from tests.integration.redis_server import RedisServer, answering, command, free_port
 
-from picopay.idempotency.cache import Binding, ReplayCache
+from picopay.idempotency.cache import ReplayCache
 from picopay.idempotency.model import KeyId, Operation
 from picopay.infra import redis as fast
 from picopay.infra.redis import Fast
@@ -23,12 +23,20 @@ BUDGET_SECONDS = 0.1
 SLACK_SECONDS = 0.15
 
 
+def named(database: str) -> Callable[[], Awaitable[str]]:
+    async def identify() -> str:
+        return database
+
+    return identify
+
+
 @asynccontextmanager
 async def opened(
     url: str, database: str = "db", ttl_seconds: int = 60, secret: bytes = b"pepper"
 ) -> AsyncGenerator[ReplayCache]:
     redis = Fast(url, budget_seconds=BUDGET_SECONDS)
-    cache = ReplayCache(redis, Binding(database, secret), ttl_seconds=ttl_seconds)
+    cache = ReplayCache(redis, named(database), secret, ttl_seconds=ttl_seconds)
+    await cache.bind()
     yield cache
     await cache.close()
     await redis.close()
@@ -160,7 +168,8 @@ async def test_a_flushed_redis_is_a_miss_and_is_filled_again(
 
 
 async def test_without_redis_everything_is_a_miss() -> None:
-    cache = ReplayCache(None, Binding("db", b"pepper"), ttl_seconds=60)
+    cache = ReplayCache(None, named("db"), b"pepper", ttl_seconds=60)
+    await cache.bind()
     await remember(cache)
     assert await cache.peek(KEY) is None
 
@@ -292,3 +301,34 @@ async def test_who_can_write_to_redis_still_cannot_make_up_a_replay(clean: Store
         await forger.close()
     async with opened(clean.redis_url) as cache:
         assert await cache.peek(KEY) is None
+
+
+async def test_a_database_that_was_lost_is_asked_who_it_is_before_anything_is_found(
+    clean: Stores,
+) -> None:
+    """Whoever takes over may not know what the one before has answered."""
+    names = ["one", "one", "other"]
+
+    async def identify() -> str:
+        if not names:
+            raise OSError("not back yet")
+        return names.pop(0)
+
+    redis = Fast(clean.redis_url, budget_seconds=BUDGET_SECONDS)
+    cache = ReplayCache(redis, identify, b"pepper", ttl_seconds=60)
+    assert await cache.peek(KEY) is None  # nobody was asked yet
+    await cache.bind()
+    await remember(cache)
+    assert await cache.peek(KEY) == b"payload"
+
+    cache.doubt()
+    assert await cache.peek(KEY) is None
+    cache.remember(KEY, b"unknown whose")
+    await asyncio.sleep(0.1)
+    assert await cache.peek(KEY) == b"payload"  # it was the same
+
+    cache.doubt()
+    await asyncio.sleep(0.1)
+    assert await cache.peek(KEY) is None  # it was not
+    await cache.close()
+    await redis.close()

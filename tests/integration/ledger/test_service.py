@@ -24,7 +24,7 @@ async def post(db: Db, *moves: Move) -> None:
         book = Book(await service.lock_or_open(tx, sides))
         for move in moves:
             book.post(move)
-        await tx.write(*service.writes(book))
+        await service.write(tx, book)
 
 
 async def accounts(owner: asyncpg.Connection) -> dict[str, tuple[int, int, int]]:
@@ -110,7 +110,7 @@ async def test_a_lock_sees_what_the_holder_before_has_written(db: Db) -> None:
         waiting = asyncio.create_task(locked_balance())
         await asyncio.sleep(0.1)
         book.post(a_move(4))
-        await holder.write(*service.writes(book))
+        await service.write(holder, book)
     assert await waiting == 6
 
 
@@ -126,7 +126,7 @@ async def test_totals_that_changed_since_they_were_read_are_not_overwritten(
     async def write_stale() -> None:
         async with db.begin() as tx:
             stale.post(a_move(50, debit="user:1", credit="world"))
-            await tx.write(*service.writes(stale))
+            await service.write(tx, stale)
 
     # Its version is taken too, so PostgreSQL's unique index would refuse it as well.
     with pytest.raises((AssertionError, asyncpg.UniqueViolationError)):
@@ -144,8 +144,8 @@ async def test_a_stale_credit_side_fails_the_transaction(db: Db, owner: asyncpg.
         fresh = await service.lock_or_open(tx, [USER])
         book = Book([*fresh, *old])
         book.post(a_move(5))
-        with pytest.raises(AssertionError, match="were written"):
-            await tx.write(*service.writes(book))
+        with pytest.raises(AssertionError, match="totals"):
+            await service.write(tx, book)
         await tx.driver.execute("ROLLBACK; BEGIN")
     assert (await accounts(owner))["merchant:default"] == (0, 2, 2)
 
@@ -161,7 +161,7 @@ async def test_a_lost_posting_is_told_from_one_that_landed(db: Db) -> None:
     async with db.begin() as tx:
         book = Book(await service.lock_or_open(tx, [WORLD, USER]))
         landed = book.post(a_move(10, debit="world", credit="user:1"))
-        await tx.write(*service.writes(book))
+        await service.write(tx, book)
     never = landed._replace(move=a_move(10, debit="world", credit="user:1"))
     assert await service.landed(db, landed)
     assert not await service.landed(db, never)

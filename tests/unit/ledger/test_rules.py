@@ -204,3 +204,28 @@ def test_pages_by_bounds_show_every_entry_once(
 def test_a_currency_without_entries_on_the_page_keeps_its_bound() -> None:
     bounds = bounds_below([an_entry(4, NOON), an_entry(3, NOON)], {"USD": 5, "JPY": 2})
     assert bounds == {"USD": 3, "JPY": 2}
+
+
+@given(st.lists(moves, max_size=40), st.integers(0, 1000))
+def test_what_a_payee_receives_is_what_a_known_account_would_receive(
+    wanted: list[Move], held: int
+) -> None:
+    """Its side of a posting is counted from zero: what it held before is only an offset."""
+    merchants = [a_move().credit, a_move(currency="JPY").credit]
+    others = [account for account in accounts() if account.id not in merchants]
+    known = Book([*others, *(an_account(m.owner, held, currency=m.currency) for m in merchants)])
+    counted = Book(others, payees=merchants)
+    paying = [move for move in wanted if move.debit not in merchants]
+    assert len(post_all(known, paying)) == len(post_all(counted, paying))
+
+    before = dict.fromkeys(merchants, (held, 1 if held else 0))
+    for posting, other in zip(known.postings, counted.postings, strict=True):
+        balance, version = before.get(posting.move.credit, (0, 0))
+        assert posting.credit_balance == other.credit_balance + balance
+        assert posting.credit_version == other.credit_version + version
+        assert posting[:3] == other[:3]
+    assert {payee: (minor, number) for payee, minor, number in counted.received()} == {
+        after.id: (after.balance - old.balance, after.version - old.version)
+        for old, after in known.changed()
+        if after.id in merchants
+    }
