@@ -10,7 +10,7 @@ A batch that fails is taken apart, until the item that cannot be processed is an
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -86,51 +86,40 @@ class Lanes:
                 await lane.chain.rest()
                 lane.arrived.clear()
                 await lane.arrived.wait()
-            items = present(self._unobstructed(lane.take()), self._loop.time())
+            items = present(await self._unobstructed(lane.take()), self._loop.time())
             if items and not await self._attempt(items, Wait.FOR_NOBODY, lane):
                 self._in_background(self._isolate(items, Wait.FOR_NOBODY))
             if lane.only_busy:
                 await asyncio.sleep(BUSY_PAUSE_SECONDS)
         await lane.chain.rest()
 
-    def _unobstructed(self, items: list[Item]) -> list[Item]:
+    async def _unobstructed(self, items: list[Item]) -> list[Item]:
         """Without those whose accounts are waited for already: these go behind who waits."""
         if not self._side:
             return items
         free: list[Item] = []
+        obstructed: list[Item] = []
         for item in items:
-            accounts = (item.command.payer, item.command.merchant)
-            awaited = next((account for account in accounts if account in self._side), None)
-            if awaited is None:
-                free.append(item)
-            else:
-                self._put_aside(item, awaited)
+            (obstructed if self._awaited(item) else free).append(item)
+        await self._put_aside(obstructed, lambda item: self._awaited(item) or item.command.payer)
         return free
+
+    def _awaited(self, item: Item) -> AccountId | None:
+        accounts = (item.command.payer, item.command.merchant)
+        return next((account for account in accounts if account in self._side), None)
 
     async def _run_side(self, account_id: AccountId, queue: deque[Item]) -> None:
         """Everything that waits for one account, batch after batch, until none is left."""
         while queue:
             wait = Wait.FOR_PAYERS
             async with self._side_slots:
-                taken = await self._answer_replays(_taken(queue, BATCH_MAX))
-                items = present(taken, self._loop.time())
+                items = present(_taken(queue, BATCH_MAX), self._loop.time())
                 if items and account_id == items[0].command.merchant:
                     wait = Wait.FOR_MERCHANTS
                 decided = not items or await self._attempt(items, wait)
             if not decided:
                 await self._isolate(items, wait)
         del self._side[account_id]
-
-    async def _answer_replays(self, items: list[Item]) -> list[Item]:
-        """Those that remain; what was decided before need not wait, nor fail with who waits."""
-        try:
-            decisions = await service.replays(self._db, [item.command for item in items])
-        except Exception:  # noqa: BLE001 - the batch will meet it too, and tell
-            return items
-        for item, decision in zip(items, decisions, strict=True):
-            if decision is not None:
-                item.settle(decision)
-        return [item for item, decided in zip(items, decisions, strict=True) if decided is None]
 
     async def _isolate(self, items: Sequence[Item], wait: Wait) -> None:
         """Run a failed batch again by halves, down to the one item that cannot be processed."""
@@ -152,14 +141,13 @@ class Lanes:
         try:
             busy = await self._decide(items, wait, lane.chain if lane else None)
         except MerchantLocked:
-            for item in items:
-                self._put_aside(item, item.command.merchant)
+            await self._put_aside(items, lambda item: item.command.merchant)
         except _Undecided:
             metrics.batches_isolated.inc()
             return False
         else:
-            for item in lane.put_back(busy) if lane else busy:
-                self._put_aside(item, item.command.payer)
+            late = lane.put_back(busy) if lane else busy
+            await self._put_aside(late, lambda item: item.command.payer)
         return True
 
     async def _decide(self, items: Sequence[Item], wait: Wait, chain: Chain | None) -> list[Item]:
@@ -183,13 +171,30 @@ class Lanes:
                 item.settle(outcome)
         return busy
 
-    def _put_aside(self, item: Item, account_id: AccountId) -> None:
-        metrics.side_lane_charges.inc()
-        queue = self._side.get(account_id)
-        if queue is None:
-            queue = self._side[account_id] = deque()
-            self._in_background(self._run_side(account_id, queue))
-        queue.append(item)
+    async def _put_aside(
+        self, items: Sequence[Item], account_of: Callable[[Item], AccountId]
+    ) -> None:
+        for item in await self._unanswered(items):
+            account_id = account_of(item)
+            queue = self._side.get(account_id)
+            if queue is None:
+                queue = self._side[account_id] = deque()
+                self._in_background(self._run_side(account_id, queue))
+            metrics.side_lane_charges.inc()
+            queue.append(item)
+
+    async def _unanswered(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those that have to wait: what was decided before is answered without."""
+        if not items:
+            return items
+        try:
+            decisions = await service.replays(self._db, [item.command for item in items])
+        except Exception:  # noqa: BLE001 - their batch will meet it too, and tell
+            return items
+        for item, decision in zip(items, decisions, strict=True):
+            if decision is not None:
+                item.settle(decision)
+        return [item for item, decision in zip(items, decisions, strict=True) if decision is None]
 
     def _patience(self, items: Sequence[Item]) -> float:
         """How long a lost database is waited for.

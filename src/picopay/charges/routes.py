@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from picopay.access import guards
@@ -37,7 +37,7 @@ from picopay.infra.json import Json, body_of, dump, field_errors, parse
 from picopay.infra.logs import log_all
 from picopay.infra.problems import document, documented
 from picopay.infra.protocol import hung_up
-from picopay.infra.routing import decode_cursor, header, page_of, takes
+from picopay.infra.routing import REPLAYABLE, decode_cursor, header, page_of, takes
 from picopay.kernel.errors import Invalid, Refused
 from picopay.ledger.errors import InsufficientFunds
 
@@ -66,7 +66,8 @@ _COMMON: Final = (*guards.PROBLEMS, "validation", "overloaded", "database-unavai
     "/charge",
     response_model=ChargeOut,
     summary="Take money from a user's balance, exactly once",
-    responses=documented(
+    responses={200: REPLAYABLE}
+    | documented(
         *_COMMON, "idempotency-key-invalid", "idempotency-key-reused", "insufficient-balance",
         "user-not-found", "body-too-large", "outcome-unknown", "account-limit",
     ),
@@ -79,12 +80,15 @@ async def post_charge(request: Request) -> Response:
         body = parse(await body_of(request), ChargeIn)
         command = body.to_command(caller, parse_uuid_key(_idempotency_keys(request)))
         batcher: Batcher = request.app.state.batcher
-        return _answer(command, await batcher.charge(command, hung_up(request.scope)))
+        answer = _answer(command, await batcher.charge(command, hung_up(request.scope)))
+    except ClientDisconnect:
+        raise  # in the middle of the body: nobody was answered, so nothing is counted
     except Exception as error:
         _count(error)
+        _time(started)
         raise
-    finally:
-        metrics.charge_latency.observe(perf_counter() - started)
+    _time(started)
+    return answer
 
 
 def _idempotency_keys(request: Request) -> list[bytes]:
@@ -108,6 +112,10 @@ def _count(error: Exception) -> None:
     """Every answer above 399 once, our own failures too."""
     insufficient = isinstance(error, InsufficientFunds)
     (metrics.charge_insufficient if insufficient else metrics.charge_failed).inc()
+
+
+def _time(started: float) -> None:
+    metrics.charge_latency.observe(perf_counter() - started)
 
 
 def _log(command: ChargeCommand, decision: Decision) -> None:
