@@ -160,5 +160,16 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components = document.setdefault("components", {})
         components["securitySchemes"] = guards.SECURITY_SCHEME
         components.setdefault("schemas", {})["Problem"] = problems.SCHEMA
+        components["headers"] = problems.HEADERS
+        for item in document["paths"].values():
+            for operation in item.values():
+                _add_request_id(operation["responses"])
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _add_request_id(responses: dict[str, dict[str, Any]]) -> None:
+    """The edge puts it on whatever is answered."""
+    for response in responses.values():
+        headers = response.setdefault("headers", {})
+        headers["X-Request-ID"] = {"$ref": "#/components/headers/X-Request-ID"}

@@ -1,5 +1,6 @@
 """What every answer has in common, whatever is asked: one shape of problem, ids, headers."""
 
+import json
 import re
 from collections.abc import Generator, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from picopay.infra.problems import PROBLEMS
 KEY: Final = "0198c0de-0000-7000-8000-00000000abcd"
 BODY: Final = {"user_id": 1, "amount": 1, "currency": "USD"}
 SECRET: Final = "password=hunter2 host=10.0.0.1 SELECT * FROM charges"
+TIMED: Final = "charge_request_latency_seconds_count"
+CLOSED_HANDLE: Final = "unable to perform operation on <TCPTransport>; the handler is closed"
 CLOSED: Final = "postgresql://nobody:hunter2@127.0.0.1:1/nothing"
 
 
@@ -134,7 +137,7 @@ async def test_every_wrong_place_is_named_wherever_it_is(
         ("DELETE", "/v1/users", {"POST"}),
         ("POST", "/v1/charges", {"GET"}),
         ("DELETE", "/v1/users/1", {"GET"}),
-        ("POST", "/health", {"GET"}),
+        ("POST", "/health", {"GET", "HEAD"}),
         ("POST", "/docs", {"GET", "HEAD"}),
         ("POST", "/docs/assets/docs.js", {"GET", "HEAD"}),
     ],
@@ -283,6 +286,7 @@ async def test_a_content_length_that_is_no_length_is_no_5xx(
 async def test_a_caller_who_leaves_in_the_middle_of_a_body_is_not_answered(
     client: httpx2.AsyncClient, app: FastAPI
 ) -> None:
+    before = await counted(client), (await samples(client))[TIMED]
     for path in ("/charge", "/v1/users"):
         sent: list[Message] = []
         messages: Iterator[Message] = iter(
@@ -295,11 +299,52 @@ async def test_a_caller_who_leaves_in_the_middle_of_a_body_is_not_answered(
         async def send(message: Message) -> None:
             sent.append(message)  # noqa: B023 - likewise
 
-        headers = [(b"x-api-key", client.headers["x-api-key"].encode())]
-        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
-        scope |= {"query_string": b"", "root_path": "", "raw_path": path.encode()}
-        await app(scope, receive, send)
+        await app(a_scope(client, path), receive, send)
         assert sent == []
+    assert (await counted(client), (await samples(client))[TIMED]) == before
+
+
+def a_scope(client: httpx2.AsyncClient, path: str) -> dict[str, Any]:
+    headers = [(b"x-api-key", client.headers["x-api-key"].encode())]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+    return scope | {"query_string": b"", "root_path": "", "raw_path": path.encode()}
+
+
+@pytest.mark.parametrize("path", ["/charge", "/v1/users"])
+@pytest.mark.parametrize("broken_at", ["receive", "send"])
+async def test_what_a_connection_refuses_whose_client_hung_up_is_no_error(
+    client: httpx2.AsyncClient, app: FastAPI, path: str, broken_at: str
+) -> None:
+    async def receive() -> Message:
+        if broken_at == "receive":
+            raise RuntimeError(CLOSED_HANDLE)
+        return {"type": "http.request", "body": json.dumps(BODY | {"id": 1}).encode()}
+
+    async def send(message: Message) -> None:
+        raise RuntimeError(CLOSED_HANDLE)
+
+    scope = a_scope(client, path) | {"picopay.hung_up": lambda: True}
+    with capture_logs() as lines:
+        await app(scope, receive, send)
+    assert "http.unhandled" not in {line["event"] for line in lines}
+
+
+async def test_what_a_connection_refuses_whose_client_is_there_is_an_error(
+    client: httpx2.AsyncClient, app: FastAPI
+) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise RuntimeError(CLOSED_HANDLE)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = a_scope(client, "/charge") | {"picopay.hung_up": lambda: False}
+    with capture_logs() as lines:
+        await app(scope, receive, send)
+    assert "http.unhandled" in {line["event"] for line in lines}
+    assert sent[0]["status"] == 500
 
 
 async def test_answers_are_counted_by_method_and_status(client: httpx2.AsyncClient) -> None:

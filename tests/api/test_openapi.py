@@ -96,10 +96,28 @@ def test_every_body_and_parameter_is_described() -> None:
         assert headers == ["Idempotency-Key"]
 
 
+def test_answers_are_described_with_their_headers() -> None:
+    for name, operation in operations():
+        for status, response in operation["responses"].items():
+            shown = set(response["headers"])
+            replayable = (name, status) in {
+                ("POST /charge", "200"),
+                ("POST /v1/users/{user_id}/deposits", "201"),
+            }
+            retry = status == "503" and PROBLEM in response["content"]
+            assert shown == {
+                "X-Request-ID",
+                *(["Idempotent-Replayed"] if replayable else []),
+                *(["Retry-After"] if retry else []),
+            }, (name, status)
+
+
 def test_every_reference_leads_somewhere() -> None:
     shown = document()
-    references = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(shown)))
-    assert references <= set(shown["components"]["schemas"])
+    references = re.findall(r'"\$ref": "#/components/(\w+)/([^"]+)"', json.dumps(shown))
+    assert {kind for kind, _ in references} == {"schemas", "headers"}
+    for kind, name in references:
+        assert name in shown["components"][kind]
 
 
 async def test_the_server_hands_out_the_same_document(client: httpx2.AsyncClient) -> None:

@@ -44,6 +44,15 @@ async def test_all_is_well(client: httpx2.AsyncClient, path: str, body: bytes) -
     assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/livez", "/healthz", "/readyz"])
+async def test_head_is_answered_as_get(client: httpx2.AsyncClient, path: str) -> None:
+    head, get = await client.head(path, headers=NO_AUTH), await client.get(path, headers=NO_AUTH)
+    assert head.status_code == get.status_code == 200
+    varying = {"x-request-id", "content-length" if path == "/" else ""}  # of the time of day
+    for name in set(get.headers) - varying:
+        assert head.headers[name] == get.headers[name]
+
+
 async def test_without_postgresql_it_is_alive_but_not_ready(
     client: httpx2.AsyncClient, app: FastAPI
 ) -> None:
@@ -58,6 +67,7 @@ async def test_without_postgresql_it_is_alive_but_not_ready(
             "redis": "connected",
         }
         assert "hunter2" not in answer.text
+        assert (await client.head(path)).status_code == 503
     for path in ("/", "/health", "/livez"):
         assert (await client.get(path)).status_code == 200
     await app.state.reserved.close()
@@ -99,6 +109,7 @@ async def test_metrics_come_in_the_text_format(client: httpx2.AsyncClient) -> No
     assert re.fullmatch(r"text/plain; version=\S+; charset=utf-8", answer.headers["content-type"])
     assert "# TYPE charge_requests_total counter" in answer.text
     assert "# TYPE charge_request_latency_seconds histogram" in answer.text
+    assert "_created" not in answer.text
 
 
 async def test_the_four_statuses_are_there_from_the_start(client: httpx2.AsyncClient) -> None:

@@ -199,10 +199,15 @@ async def test_what_is_not_http_is_refused(
     assert (await wire.get("/health")).status_code == 200
 
 
-async def test_an_answer_to_head_has_no_body(server: Server, wire: httpx2.AsyncClient) -> None:
-    answer = await talk(server, b"HEAD /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+@pytest.mark.parametrize("path", [b"/docs", b"/", b"/health", b"/livez", b"/healthz", b"/readyz"])
+async def test_an_answer_to_head_has_no_body(
+    server: Server, wire: httpx2.AsyncClient, path: bytes
+) -> None:
+    asked = b"HEAD " + path + b" HTTP/1.1\r\nHost: x\r\n"
+    answer = await talk(server, asked + b"Connection: close\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"content-length: 0" not in head
     assert body == b""
 
 

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, Final
 
 import asyncpg
+import httpx2
 import pytest
 from tests.conftest import API_KEY, Stores
 
@@ -50,8 +54,25 @@ def test_users_are_created_funded_and_shown(environment: dict[str, str]) -> None
     assert made.stdout == "user 7: 100.00 USD\n"
     more = picopay(environment, "users", "deposit", "7", "1.5", "KWD")
     assert more.stdout == "user 7: 1.500 KWD, 100.00 USD\n"
-    shown = picopay(environment, "users", "show", "7", "--json")
-    assert json.loads(shown.stdout)["balances"] == {"KWD": "1.500", "USD": "100.00"}
+
+
+async def test_json_is_what_the_api_answers(
+    environment: dict[str, str], client: httpx2.AsyncClient
+) -> None:
+    picopay(environment, "users", "create", "7", "--deposit", "100.00", "USD")
+    key = ("--key", "monday")
+    paid = picopay(environment, "users", "deposit", "7", "1.5", "KWD", *key, "--json").stdout
+    body = {"amount": 1.5, "currency": "KWD"}
+    again = await client.post(
+        "/v1/users/7/deposits", json=body, headers={"Idempotency-Key": key[1]}
+    )
+    assert again.headers["idempotent-replayed"] == "true"
+    assert paid == again.text + "\n"
+
+    of_api = (await client.get("/v1/users/7")).text + "\n"
+    assert '{"currency":"KWD","balance":1.500}' in of_api
+    assert picopay(environment, "users", "show", "7", "--json").stdout == of_api
+    assert picopay(environment, "users", "create", "7", "--json").stdout == of_api
 
 
 def test_a_deposit_with_a_key_counts_once(environment: dict[str, str]) -> None:
@@ -71,6 +92,11 @@ def test_a_deposit_with_a_key_counts_once(environment: dict[str, str]) -> None:
         (["users", "create", "7", "--deposit", "1", "usd"], "'usd' is not an ISO 4217"),
         (["keys", "revoke", "0198c6a2-7c1e-7000-8000-000000000000"], "there is no API key"),
         (["keys", "create", "x", "--merchant", "A B"], "a merchant is 1 to 64 of"),
+        (["keys", "create", ""], "a name is 1 to 100 printable characters"),
+        (["keys", "create", " "], "a name is 1 to 100 printable characters"),
+        (["keys", "create", "x" * 101], "a name is 1 to 100 printable characters"),
+        (["keys", "create", "a\nb"], "a name is 1 to 100 printable characters"),
+        (["keys", "create", "\x1b[31mred"], "a name is 1 to 100 printable characters"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_sentence(
@@ -90,11 +116,73 @@ def test_a_key_is_shown_once_rolled_and_revoked(environment: dict[str, str]) -> 
     rolled = json.loads(picopay(environment, "keys", "roll", made["id"], "--json").stdout)
     assert rolled["key"] != made["key"]
     assert "revoked shop" in picopay(environment, "keys", "revoke", rolled["id"]).stdout
-    states = {k["id"]: k["state"] for k in json.loads(
-        picopay(environment, "keys", "list", "--json").stdout
-    )}  # fmt: skip
-    assert states[made["id"]].startswith("until ")
-    assert states[rolled["id"]] == "revoked"
+
+
+MINUTE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2} UTC"
+
+
+@pytest.fixture
+def keys(environment: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """A key of every state, as it was made."""
+
+    def made(*arguments: str) -> dict[str, Any]:
+        return json.loads(picopay(environment, "keys", *arguments, "--json").stdout)
+
+    keys = {name: made("create", name) for name in ("active", "expired", "revoked", "both")}
+    keys["expiring"] = made("create", "expiring", "--expires-in", "1", "--scope", "users")
+    keys["successor"] = made("roll", keys["expired"]["id"], "--overlap", "0")
+    made("roll", keys["both"]["id"], "--overlap", "0")
+    for name in ("revoked", "both"):
+        picopay(environment, "keys", "revoke", keys[name]["id"])
+    return keys
+
+
+def test_keys_are_json_as_an_api_would_print_them(
+    environment: dict[str, str], keys: dict[str, dict[str, Any]]
+) -> None:
+    listed = json.loads(picopay(environment, "keys", "list", "--json").stdout)
+    shown = {key["id"]: key for key in listed}
+    for name, key in keys.items():
+        assert list(key) == [*shown[key["id"]], "key"], name
+        assert key["created_at"].endswith("Z")
+        assert datetime.fromisoformat(key["created_at"]).utcoffset() == timedelta()
+    expiring = shown[keys["expiring"]["id"]]
+    assert expiring["expires_at"].endswith("Z")
+    assert (expiring["revoked_at"], expiring["last_used_at"]) == (None, None)
+    assert expiring["scopes"] == ["users"]
+    assert keys["active"]["scopes"] == ["charges", "ledger", "users"]
+    states = {name: shown[key["id"]]["state"] for name, key in keys.items()}
+    assert states == {
+        "active": "active",
+        "expiring": "active",
+        "successor": "active",
+        "expired": "expired",
+        "revoked": "revoked",
+        "both": "revoked",
+    }
+
+
+def test_keys_are_listed_plainly_within_80_columns(
+    environment: dict[str, str], keys: dict[str, dict[str, Any]]
+) -> None:
+    lines = picopay(environment | {"COLUMNS": "80"}, "keys", "list").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    told = {
+        "active": "active",
+        "expiring": f"expires at {MINUTE}",
+        "expired": f"expired at {MINUTE}",
+        "revoked": f"revoked at {MINUTE}",
+        "both": f"revoked at {MINUTE}",
+    }
+    for name, state in told.items():
+        (line,) = [line for line in lines if line.startswith(keys[name]["id"])]
+        assert re.fullmatch(f"{keys[name]['id']}  {state}", line)
+        assert f"  {name}, merchant default, scopes " in lines[lines.index(line) + 1]
+
+
+def test_without_keys_the_list_says_how_to_make_one(environment: dict[str, str]) -> None:
+    assert "picopay keys create" in picopay(environment, "keys", "list").stdout
+    assert picopay(environment, "keys", "list", "--json").stdout == "[]\n"
 
 
 def test_every_command_has_help_with_an_example(environment: dict[str, str]) -> None:

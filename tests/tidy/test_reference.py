@@ -39,7 +39,7 @@ def _events() -> Iterator[str]:
                 continue
             on_log = isinstance(node.func.value, ast.Name) and node.func.value.id == "log"
             if on_log and node.args:
-                yield from _names(node.args[0], module)
+                yield from _names(node.args[node.func.attr == "log"], module)
         if module.name == "routes.py" and module.parent.name == "charges":
             yield from _constants(module)
 
@@ -56,7 +56,7 @@ def _names(argument: ast.expr, module: Path) -> list[str]:
     """A literal, or every string assigned to the name that stands for it in that module."""
     if isinstance(argument, ast.Constant):
         return [str(argument.value)]
-    if isinstance(argument, ast.Attribute):  # a library's logger, passed on
+    if isinstance(argument, ast.Attribute):  # a level that is asked for, no event
         return []
     assert isinstance(argument, ast.Name)
     return [

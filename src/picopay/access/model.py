@@ -9,9 +9,17 @@ DEFAULT_MERCHANT: Final = "default"
 
 
 class Scope(StrEnum):
+    """Only charges belong to the key's merchant; `users` and `ledger` reach everybody's."""
+
     CHARGES = "charges"
     USERS = "users"
     LEDGER = "ledger"
+
+
+class KeyState(StrEnum):
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 class Caller(NamedTuple):
@@ -55,3 +63,4 @@ class ApiKey(NamedTuple):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    state: KeyState

@@ -4,16 +4,21 @@ from collections.abc import Collection
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from picopay.access.model import ApiKey, Caller, NewKey, Scope
+from picopay.access.model import ApiKey, Caller, KeyState, NewKey, Scope
 from picopay.access.tables import ApiKeys, ApiKeyUses, Installation
 from picopay.infra.tx import Tx
 
 _ACTIVE = (
     ApiKeys.revoked_at.is_(None),
     or_(ApiKeys.expires_at.is_(None), ApiKeys.expires_at > func.now()),
+)
+_STATE = case(
+    (ApiKeys.revoked_at.is_not(None), KeyState.REVOKED.value),
+    (ApiKeys.expires_at <= func.now(), KeyState.EXPIRED.value),
+    else_=KeyState.ACTIVE.value,
 )
 
 
@@ -42,6 +47,7 @@ async def select_keys(tx: Tx, key_id: UUID | None = None) -> list[ApiKey]:
         select(
             ApiKeys.id, ApiKeys.name, ApiKeys.merchant_id, ApiKeys.scopes, ApiKeys.prefix,
             ApiKeys.created_at, ApiKeys.expires_at, ApiKeys.revoked_at, ApiKeyUses.last_used_at,
+            _STATE,
         )
         .outerjoin(ApiKeyUses, ApiKeyUses.key_id == ApiKeys.id)
         .order_by(ApiKeys.id)
@@ -49,7 +55,10 @@ async def select_keys(tx: Tx, key_id: UUID | None = None) -> list[ApiKey]:
     if key_id is not None:
         query = query.where(ApiKeys.id == key_id)
     rows = (ApiKey(*row) for row in await tx.execute(query))
-    return [key._replace(scopes=frozenset(map(Scope, key.scopes))) for key in rows]
+    return [
+        key._replace(scopes=frozenset(map(Scope, key.scopes)), state=KeyState(key.state))
+        for key in rows
+    ]
 
 
 async def any_active(tx: Tx) -> bool:

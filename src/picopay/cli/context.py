@@ -1,9 +1,9 @@
 """What every command needs: settings, a database, one way to print and one way to fail."""
 
 import asyncio
-import json
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from picopay import schema
 from picopay.embedded.servers import Lease, acquire
 from picopay.infra.db import Db
+from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
 from picopay.infra.settings import Settings
 
@@ -163,4 +164,5 @@ def with_db(
 
 
 def show_json(value: object) -> None:
-    print(json.dumps(value, default=str))
+    """As the API would: UTF-8 whatever the terminal's encoding."""
+    sys.stdout.buffer.write(dump(value) + b"\n")

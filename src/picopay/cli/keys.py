@@ -1,30 +1,32 @@
 """`picopay keys`: create, list, revoke and roll API keys."""
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from picopay.access import service
-from picopay.access.model import DEFAULT_MERCHANT, ApiKey, KeyWanted, Scope
+from picopay.access.model import DEFAULT_MERCHANT, ApiKey, KeyState, KeyWanted, Scope
 from picopay.cli.context import AsJson, CommandFailed, DataDir, load_settings, show_json, with_db
 
 app = typer.Typer(help="API keys. A key is shown once.", no_args_is_help=True)
 
 _MERCHANT: Final = re.compile("[a-z0-9_-]{1,64}")
+_NAME_CHARS_MAX: Final = 100
 
 KeyId = Annotated[UUID, typer.Argument(help="The key's id, from `picopay keys list`.")]
 
 
 @app.command()
 def create(
-    name: str,
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
     merchant: Annotated[str, typer.Option(help="Owner of the key.")] = DEFAULT_MERCHANT,
-    scope: Annotated[list[Scope] | None, typer.Option(help="Repeatable; default: all.")] = None,
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option(help="Repeatable; default: all. With `users` a key may deposit to any user."),
+    ] = None,
     expires_in: Annotated[
         int | None, typer.Option(metavar="DAYS", min=1, max=36_500, help="Default: never.")
     ] = None,
@@ -35,6 +37,8 @@ def create(
 
     Example: `picopay keys create checkout --scope charges --expires-in 365`
     """
+    if not name.strip() or not name.isprintable() or len(name) > _NAME_CHARS_MAX:
+        raise CommandFailed(f"a name is 1 to {_NAME_CHARS_MAX} printable characters, not all blank")
     if not _MERCHANT.fullmatch(merchant):
         raise CommandFailed("a merchant is 1 to 64 of a-z, 0-9, hyphen and underscore")
     expires = None if expires_in is None else timedelta(days=expires_in)
@@ -58,14 +62,18 @@ def list_(
     if as_json:
         show_json([_shown(key) for key in keys])
         return
-    table = Table("id", "name", "merchant", "scopes", "begins", "created", "last used", "state")
+    if not keys:
+        print("no keys yet: make one with `picopay keys create`")
     for key in keys:
-        shown = _shown(key)
-        table.add_row(
-            shown["id"], key.name, key.merchant_id, " ".join(sorted(key.scopes)), key.prefix + "…",
-            f"{key.created_at:%Y-%m-%d}", _minute(key), _state(key),
-        )  # fmt: skip
-    Console(width=160).print(table)
+        _print(key)
+
+
+def _print(key: ApiKey) -> None:
+    """Lines of its own for each key: a table of ids this long fits no terminal."""
+    used = f"last used {_minute(key.last_used_at)}" if key.last_used_at else "never used"
+    print(f"{key.id}  {_state(key)}")
+    print(f"  {key.name}, merchant {key.merchant_id}, scopes {_scopes(key)}")
+    print(f"  begins {key.prefix}…, created {key.created_at:%Y-%m-%d}, {used}")
 
 
 @app.command()
@@ -100,21 +108,26 @@ def _print_new(key: ApiKey, text: str, *, as_json: bool) -> None:
     if as_json:
         show_json({**_shown(key), "key": text})
         return
-    scopes = ", ".join(sorted(key.scopes))
-    print(f"{text}\n\nid {key.id}, merchant {key.merchant_id}, scopes {scopes}.")
+    print(f"{text}\n\nid {key.id}, merchant {key.merchant_id}, scopes {_scopes(key)}.")
     print("Keep it now: it is not stored, and cannot be shown again.")
 
 
-def _shown(key: ApiKey) -> dict[str, str]:
-    row = key._asdict() | {"scopes": " ".join(sorted(key.scopes)), "state": _state(key)}
-    return {name: str(value) for name, value in row.items() if value is not None}
+def _shown(key: ApiKey) -> dict[str, object]:
+    return {**key._asdict(), "scopes": sorted(key.scopes)}
+
+
+def _scopes(key: ApiKey) -> str:
+    return ", ".join(sorted(key.scopes))
 
 
 def _state(key: ApiKey) -> str:
     if key.revoked_at is not None:
-        return "revoked"
-    return f"until {key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "in force"
+        return f"revoked at {_minute(key.revoked_at)}"
+    if key.expires_at is not None:
+        word = "expired" if key.state is KeyState.EXPIRED else "expires"
+        return f"{word} at {_minute(key.expires_at)}"
+    return "active"
 
 
-def _minute(key: ApiKey) -> str:
-    return f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -5,10 +5,8 @@ import gc
 import multiprocessing
 import signal
 import socket
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Annotated, Final, NoReturn
 from uuid import NAMESPACE_URL, uuid5
 
@@ -22,6 +20,7 @@ from picopay import __version__, schema
 from picopay.access import service as access
 from picopay.access.model import DEFAULT_MERCHANT
 from picopay.app import server_app
+from picopay.cli import shared_metrics
 from picopay.cli.context import CommandFailed, DataDir, err, prepared
 from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
@@ -149,8 +148,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         if not server.started:
             raise CommandFailed("the server could not start; the log says why")
         return
-    with tempfile.TemporaryDirectory(prefix="picopay-metrics-") as directory:
-        env.share_metrics(Path(directory))
+    with shared_metrics.shared():
         Multiprocess(config, sockets=[listener]).run()
 
 
@@ -162,6 +160,7 @@ def application() -> ASGIApp:
     if supervisor is not None and supervisor.pid is not None:
         # A server process whose supervisor was killed would go on serving unsupervised.
         die_with_parent(signal.SIGTERM, supervisor.pid)
+        shared_metrics.hold()
     app = server_app(settings)
     _calm_garbage_collector()
     return app

@@ -11,8 +11,10 @@ from picopay.infra.ids import new_id
 from picopay.infra.routing import USER_ID_MAX, exact_number
 from picopay.kernel.money import Money
 from picopay.ledger.model import Account
+from picopay.ledger.schemas import balances_of
 from picopay.users import service
-from picopay.users.model import DepositCommand, User
+from picopay.users.model import Deposit, DepositCommand, User
+from picopay.users.schemas import DepositOut, UserOut
 
 app = typer.Typer(help="Users and their balances.", no_args_is_help=True)
 
@@ -41,7 +43,7 @@ def create(
             await service.deposit(db, _command(user_id, money, None))
         return await service.show(db, user_id)
 
-    _print(*with_db(data_dir, work, create=True), as_json=as_json)
+    _show(*with_db(data_dir, work, create=True), as_json=as_json)
 
 
 @app.command(name="deposit")
@@ -59,11 +61,15 @@ def deposit_(
     """
     money = parse_money(amount, currency)
 
-    async def work(db: Db) -> tuple[User, list[Account]]:
-        await service.deposit(db, _command(user_id, money, key))
-        return await service.show(db, user_id)
+    async def work(db: Db) -> tuple[Deposit, User, list[Account]]:
+        made = await service.deposit(db, _command(user_id, money, key))
+        return made, *await service.show(db, user_id)
 
-    _print(*with_db(data_dir, work, create=True), as_json=as_json)
+    made, user, accounts = with_db(data_dir, work, create=True)
+    if as_json:
+        show_json(DepositOut.of(made))
+    else:
+        _print(user, accounts)
 
 
 @app.command()
@@ -76,7 +82,7 @@ def show(
 
     Example: `picopay users show 1`
     """
-    _print(*with_db(data_dir, lambda db: service.show(db, user_id)), as_json=as_json)
+    _show(*with_db(data_dir, lambda db: service.show(db, user_id)), as_json=as_json)
 
 
 def parse_money(amount: str, currency: str) -> Money:
@@ -91,10 +97,13 @@ def _command(user_id: int, money: Money, key: str | None) -> DepositCommand:
     return DepositCommand(new_id(), DEFAULT_MERCHANT, user_id, money, key)
 
 
-def _print(user: User, accounts: list[Account], *, as_json: bool) -> None:
-    balances = {a.id.currency: Money(a.balance, a.id.currency).text for a in accounts}
+def _show(user: User, accounts: list[Account], *, as_json: bool) -> None:
     if as_json:
-        show_json({"id": user.id, "created_at": user.created_at, "balances": balances})
-        return
-    shown = ", ".join(f"{balance} {currency}" for currency, balance in balances.items())
-    print(f"user {user.id}: {shown or 'no money yet'}")
+        show_json(UserOut.of(user, accounts))
+    else:
+        _print(user, accounts)
+
+
+def _print(user: User, accounts: list[Account]) -> None:
+    held = [f"{of.balance.text} {of.currency}" for of in balances_of(accounts)]
+    print(f"user {user.id}: {', '.join(held) or 'no money yet'}")

@@ -107,9 +107,9 @@ def configure_for_commands() -> None:
 
 
 class _LibraryHandler(logging.Handler):
-    """Passes a library's line on as an event named after its logger."""
+    """Passes a library's line on; a logger's name says nothing of what happened in it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        name = "error" if record.levelno >= logging.ERROR else record.levelname.lower()
-        write = getattr(log, name, log.info)
-        write(record.name, message=record.getMessage(), exc_info=record.exc_info)
+        level = min(record.levelno // 10 * 10, logging.ERROR)
+        told = {"logger": record.name, "message": record.getMessage()}
+        log.log(level, "library", **told, exc_info=record.exc_info)

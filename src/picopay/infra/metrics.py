@@ -12,11 +12,15 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from picopay.infra.settings import shares_metrics
+from picopay.infra.settings import metrics_folder
+
+# When each series began: nothing needs it, and several processes together do not tell it at all.
+disable_created_metrics()
 
 LATENCY_BUCKETS_SECONDS = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1),
@@ -82,7 +86,7 @@ http_requests = Counter("http_requests_total", "Answered requests.", ["method", 
 def page() -> tuple[bytes, str]:
     """The metrics of all processes in Prometheus' text format, with its content type."""
     registry = REGISTRY
-    if shares_metrics():
+    if metrics_folder() is not None:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
     return generate_latest(registry), CONTENT_TYPE_LATEST

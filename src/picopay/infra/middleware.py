@@ -18,6 +18,7 @@ from picopay.infra import metrics, problems
 from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable, Locked
 from picopay.infra.ids import new_id_text
 from picopay.infra.logs import log, request_id_var
+from picopay.infra.protocol import hung_up
 from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate
 from picopay.kernel.errors import Refused
 
@@ -111,7 +112,12 @@ class _Exchange:
 
     async def receive(self) -> Message:
         self._refuse_excess()
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        except (OSError, RuntimeError):
+            if not self._gone():
+                raise
+            return {"type": "http.disconnect"}
         if message["type"] == "http.request":
             self._bytes_left -= len(message.get("body", b""))
             self._refuse_excess()
@@ -130,7 +136,15 @@ class _Exchange:
                 *_SECURITY_HEADERS,
             ]
             _count(self._scope["method"], message["status"])
-        await self._send(message)
+        try:
+            await self._send(message)
+        except (OSError, RuntimeError):
+            if not self._gone():
+                raise
+
+    def _gone(self) -> bool:
+        """What a closed connection refuses is no error of ours: the client has hung up."""
+        return hung_up(self._scope)()
 
     async def answer(self, refused: Refused) -> None:
         """The problem document, unless an answer is already under way."""

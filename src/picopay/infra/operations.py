@@ -1,10 +1,10 @@
 """HTTP edge for those who run the system: health, readiness, metrics, problem types."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -16,9 +16,19 @@ from picopay.infra.json import Json
 from picopay.infra.problems import PROBLEMS, NotFound, documented
 from picopay.infra.redis import Fast
 
+EndpointT = TypeVar("EndpointT", bound=Callable[..., Awaitable[Response]])
+
 router = APIRouter(tags=["Operations"])
 
 PROBE_TIMEOUT_SECONDS: Final = 2
+
+
+def _answers_head(path: str) -> Callable[[EndpointT], EndpointT]:
+    """Load balancers ask with HEAD; the document tells of GET, and the server drops the body.
+
+    Below `router.get`, so that this route is the first to match, and names both in `Allow`.
+    """
+    return router.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +57,19 @@ class ProblemTypeOut:
 
 
 @router.get("/", response_model=RootOut, summary="Alive, and what time it is")
+@_answers_head("/")
 async def get_root() -> Response:
     return Json(RootOut("HEALTHY", datetime.now(UTC)))  # noqa: TID251 - the time is the answer
 
 
 @router.get("/health", response_model=StatusOut, summary="The process answers")
+@_answers_head("/health")
 async def get_health() -> Response:
     return Json(StatusOut("healthy"))
 
 
 @router.get("/livez", response_model=StatusOut, summary="Liveness: never asks the database")
+@_answers_head("/livez")
 async def get_livez() -> Response:
     return Json(StatusOut("alive"))
 
@@ -70,6 +83,7 @@ _HEALTH: Final = {503: {"model": HealthOut, "description": "PostgreSQL cannot be
     summary="PostgreSQL and Redis; without Redis merely degraded",
     responses={**_HEALTH},
 )
+@_answers_head("/healthz")
 async def get_healthz(request: Request) -> Response:
     return _health_response(await _health(request))
 
@@ -80,6 +94,7 @@ async def get_healthz(request: Request) -> Response:
     summary="Readiness: fails while PostgreSQL is gone",
     responses={**_HEALTH},
 )
+@_answers_head("/readyz")
 async def get_readyz(request: Request) -> Response:
     return _health_response(await _health(request))
 

@@ -79,6 +79,8 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
                 },
             },
         )
+        if code in _RETRY_AFTER_SECONDS:
+            entry["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
         example = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
         entry["content"][MEDIA_TYPE]["examples"][code] = {
             "value": {**example, "detail": title, "request_id": "0198c6a2-…"}
@@ -101,6 +103,17 @@ class BodyTooLarge(Refused):
 class InternalError(Refused):
     code = "internal-error"
 
+
+HEADERS: Final[dict[str, Any]] = {
+    "Retry-After": {
+        "schema": {"type": "integer"},
+        "description": "Seconds after which to try again.",
+    },
+    "X-Request-ID": {
+        "schema": {"type": "string"},
+        "description": "The request's own, or one made for it; in every log line of the request.",
+    },
+}
 
 SCHEMA: Final[dict[str, Any]] = {
     "title": "Problem",

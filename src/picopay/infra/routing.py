@@ -63,6 +63,17 @@ CurrencyIn = Annotated[
 MoneyOut = Annotated[Money, WithJsonSchema({"type": "number", "examples": [900.00]})]
 
 
+# The success of a route that takes an Idempotency-Key.
+REPLAYABLE: Final[dict[str, Any]] = {
+    "headers": {
+        "Idempotent-Replayed": {
+            "schema": {"type": "string", "enum": ["true"]},
+            "description": "There when the key is known, and this is what it was answered first.",
+        }
+    }
+}
+
+
 def takes(model: type[BaseModel], *headers: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI of a route that parses `model` from the raw body itself."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -152,5 +152,6 @@ def share_metrics(directory: Path) -> None:
     os.environ[_METRICS_DIR] = str(directory)
 
 
-def shares_metrics() -> bool:
-    return _METRICS_DIR in os.environ
+def metrics_folder() -> Path | None:
+    """None when there is only one process."""
+    return Path(os.environ[_METRICS_DIR]) if _METRICS_DIR in os.environ else None

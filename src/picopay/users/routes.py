@@ -12,7 +12,7 @@ from picopay.idempotency.rules import parse_key
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, parse
 from picopay.infra.problems import documented
-from picopay.infra.routing import USER_ID_MAX, header, takes
+from picopay.infra.routing import REPLAYABLE, USER_ID_MAX, header, takes
 from picopay.ledger.model import user_owner
 from picopay.ledger.routes import statement
 from picopay.ledger.schemas import StatementOut, StatementQuery
@@ -64,7 +64,8 @@ async def get_user(request: Request, user_id: _UserId, _caller: _Caller) -> Resp
     response_model=DepositOut,
     status_code=201,
     summary="Deposit money from outside, once for each key",
-    responses=documented(
+    responses={201: REPLAYABLE}
+    | documented(
         *_COMMON, "user-not-found", "idempotency-key-invalid", "idempotency-key-reused",
         "account-limit", "body-too-large",
     ),
