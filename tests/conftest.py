@@ -5,8 +5,8 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -16,14 +16,13 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
+from tests.processes import API_KEY, Site
 
 from picopay import schema
 from picopay.app import create_app
 from picopay.embedded.servers import Servers, acquire
 from picopay.infra.db import Db
 from picopay.infra.settings import Settings
-
-API_KEY = "test-key-with-every-scope"
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,12 @@ async def app(settings: Settings) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    async with client_of(app) as client:
+        yield client
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncGenerator[httpx2.AsyncClient]:
     """Calls the application with every scope; `headers={"X-API-Key": ""}` to call without."""
     transport = httpx2.ASGITransport(app=app)
     headers = {"X-API-Key": API_KEY}
@@ -139,3 +144,19 @@ async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
         transport=transport, base_url="http://picopay", headers=headers, timeout=30
     ) as client:
         yield client
+
+
+@asynccontextmanager
+async def serving(settings: Settings, **changed: object) -> AsyncGenerator[httpx2.AsyncClient]:
+    """A client of an application of its own, with some settings changed."""
+    app = create_app(settings.model_copy(update=changed))
+    async with app.router.lifespan_context(app), client_of(app) as client:
+        yield client
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A data directory of the test's own, with servers that it may kill."""
+    site = Site(tmp_path)
+    yield site
+    site.close()

@@ -9,16 +9,16 @@ from tests.races.load import Caller, Wish, caller
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("two"))
     yield site
     site.close()
 
 
 @pytest.fixture(scope="session")
-def two_servers(site: Site) -> tuple[Server, Server]:
+def two_servers(shared_site: Site) -> tuple[Server, Server]:
     """Started once a worker; each test has users of its own there."""
-    return site.serve(), site.serve()
+    return shared_site.serve(), shared_site.serve()
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(site: Site, two_servers: tuple[Server, Server]) -> AsyncIterator[Pair]:
+async def pair(shared_site: Site, two_servers: tuple[Server, Server]) -> AsyncIterator[Pair]:
     one, other = two_servers
     async with caller(one.url) as first, caller(other.url) as second:
         # Both have connections by then, and the merchant has an account that can be locked.
         for by in (first, second):
             (user,) = await by.new_users(1)
             assert (await by.charge(Wish.of(user))).status == 200
-        yield Pair(site, two_servers, (first, second))
+        yield Pair(shared_site, two_servers, (first, second))

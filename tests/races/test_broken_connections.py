@@ -1,6 +1,7 @@
 """Connections cut by PostgreSQL, idle or at work: charges are run again, and nobody notices."""
 
 import asyncio
+from time import monotonic
 
 import asyncpg
 import httpx2
@@ -14,10 +15,9 @@ from tests.races.truth import assert_each_charged_once, assert_ledger_clean
 from picopay.infra.db import ConnectionLost, Db
 
 TRIALS = 40
-CUT = (
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-    " WHERE application_name = 'picopay' AND datname = current_database()"
-)
+_OURS = "FROM pg_stat_activity WHERE application_name = 'picopay' AND datname = current_database()"
+OURS = f"SELECT count(*) {_OURS}"
+CUT = f"SELECT count(pg_terminate_backend(pid)) {_OURS}"
 
 
 async def test_charges_go_on_while_their_connections_are_cut(
@@ -76,3 +76,46 @@ async def test_a_charge_on_a_connection_that_heard_the_end_of_its_server_is_run_
     (answer,) = await charge_all(client, [wish])
     assert answer.status_code == 200
     await assert_each_charged_once(stores.database_url, [wish], 1000)
+
+
+IDLE = 5
+CLOSED_SECONDS_MAX = 5
+
+
+async def lose_one_of_many(db: Db, owner: asyncpg.Connection) -> None:
+    """Several connections lie idle; the one to be used next is ended by the server."""
+
+    async def use() -> int:
+        async with db.read() as tx:
+            return await tx.driver.fetchval("SELECT pg_backend_pid() FROM pg_sleep(0.2)")
+
+    await asyncio.gather(*(use() for _ in range(IDLE)))
+    assert await owner.fetchval(OURS) >= IDLE
+    await owner.execute("SELECT pg_terminate_backend($1, 1000)", await use())
+    with pytest.raises(ConnectionLost):
+        await db.ping()
+
+
+async def assert_as_many_as_in_use(db: Db, owner: asyncpg.Connection, number: int) -> None:
+    assert await db.ping()
+    give_up_at = monotonic() + CLOSED_SECONDS_MAX
+    while (left := await owner.fetchval(OURS)) != number:
+        assert monotonic() < give_up_at, f"{left} connections, not {number}"
+        await asyncio.sleep(0.02)
+
+
+async def test_idle_connections_that_were_forgotten_are_closed(
+    db: Db, owner: asyncpg.Connection
+) -> None:
+    await lose_one_of_many(db, owner)
+    await assert_as_many_as_in_use(db, owner, 1)
+
+
+async def test_a_connection_in_use_when_the_others_were_forgotten_is_closed_after_its_use(
+    db: Db, owner: asyncpg.Connection
+) -> None:
+    async with db.begin() as tx:
+        await lose_one_of_many(db, owner)
+        await assert_as_many_as_in_use(db, owner, 2)
+        assert await tx.driver.fetchval("SELECT true")
+    await assert_as_many_as_in_use(db, owner, 1)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from tests.conftest import API_KEY, Stores
+from tests.conftest import Stores, serving
 from tests.races.conftest import Pair
 from tests.races.inprocess import batch, charge_all, new_user
 from tests.races.load import Answer, Caller, Wish
@@ -18,7 +18,6 @@ from tests.races.truth import (
     wait_for_waiters,
 )
 
-from picopay.app import create_app
 from picopay.infra.db import Db
 from picopay.infra.settings import Settings
 
@@ -28,15 +27,7 @@ QUEUE_MAX = 20
 @pytest.fixture
 async def narrow(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     """The application with a short queue."""
-    app = create_app(settings.model_copy(update={"charge_queue_max": QUEUE_MAX}))
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=app),
-            base_url="http://picopay",
-            headers={"X-API-Key": API_KEY},
-        ) as client,
-    ):
+    async with serving(settings, charge_queue_max=QUEUE_MAX) as client:
         yield client
 
 

@@ -3,20 +3,18 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx2
 import pytest
 from redis.asyncio import Redis
-from tests.conftest import API_KEY, Stores
+from tests.conftest import Stores, serving
 from tests.processes import Server, Site, get, metric
 from tests.races.inprocess import charge_all, new_user
 from tests.races.load import Caller, Wish, caller, measured_figure
 from tests.races.truth import assert_each_charged_once, assert_ledger_clean
 
-from picopay.app import create_app
 from picopay.infra.db import Db
 from picopay.infra.settings import Settings
 
@@ -24,13 +22,6 @@ BUDGET_MS = 50
 # For what a charge takes anyway on a busy machine: the source took 10, 20, 30, 40 s (S1-07).
 SLACK_MS = 300
 BACK_SECONDS_MAX = 5
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    site.close()
 
 
 @contextmanager
@@ -103,15 +94,7 @@ async def lonely(
     settings: Settings, request: pytest.FixtureRequest
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """The application without a Redis."""
-    app = create_app(settings.model_copy(update={"redis_url": request.param}))
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(app=app),
-            base_url="http://picopay",
-            headers={"X-API-Key": API_KEY},
-        ) as client,
-    ):
+    async with serving(settings, redis_url=request.param) as client:
         yield client
 
 

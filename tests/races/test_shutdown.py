@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.processes import Site
@@ -15,13 +13,6 @@ from tests.races.truth import charges_of, connected, locked, wait_for_waiters
 from picopay.embedded.servers import acquire
 
 pytestmark = pytest.mark.kill
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    yield site
-    site.close()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

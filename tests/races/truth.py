@@ -51,12 +51,17 @@ async def assert_each_charged_once(url: str, wishes: Iterable[Wish], deposit: in
 
 
 @asynccontextmanager
-async def locked(url: str, *owners: str) -> AsyncGenerator[asyncpg.Connection]:
+async def locked(
+    url: str, *owners: str, currency: str = "USD"
+) -> AsyncGenerator[asyncpg.Connection]:
     """Somebody else holds the owners' accounts locked; the connection may let go earlier."""
     async with connected(url) as connection:
         await connection.execute("BEGIN")
-        query = "SELECT owner FROM accounts WHERE owner = ANY($1) ORDER BY owner FOR UPDATE"
-        assert len(await connection.fetch(query, owners)) == len(owners)
+        query = (
+            "SELECT owner FROM accounts WHERE owner = ANY($1) AND currency = $2"
+            " ORDER BY owner FOR UPDATE"
+        )
+        assert len(await connection.fetch(query, owners, currency)) == len(owners)
         try:
             yield connection
         finally:

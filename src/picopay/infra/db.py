@@ -196,12 +196,14 @@ class Db:
     async def _forget(self, pool: Pool) -> None:
         """After one broken connection, trust none of the idle ones: a restart broke them all.
 
-        They are closed in the background, for the sake of the server's `max_connections`.
+        They are closed in the background, and those in use when they are given back, for the sake
+        of the server's `max_connections`.
         """
         if pool is not self._engine.sync_engine.pool:
             return
         self.on_lost()
         await self._engine.dispose(close=False)
+        event.listen(pool, "checkin", _throw_away)
         closing = asyncio.create_task(_close_idle(pool))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -310,6 +312,10 @@ def _take_on_role(connection: Any, _record: object) -> None:  # noqa: ANN401 - S
         cursor.execute(f"SET ROLE {APP_ROLE}")
     finally:
         cursor.close()
+
+
+def _throw_away(_connection: object, record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's record
+    record.invalidate()
 
 
 async def _close_idle(pool: Pool) -> None:
