@@ -23,7 +23,7 @@ from picopay.infra import metrics
 from picopay.infra.chain import Chain
 from picopay.infra.db import LOST_DATABASE_SECONDS, Db
 from picopay.infra.logs import log
-from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, OUT_OF_RANGE, sqlstate
+from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, OUT_OF_RANGE, QUERY_CANCELED, sqlstate
 from picopay.kernel.errors import Refused
 from picopay.ledger.errors import AccountLimit
 from picopay.ledger.model import AccountId
@@ -256,6 +256,8 @@ def _failure(error: Exception, items: Sequence[Item], wait: Wait) -> Refused:
     locked = sqlstate(error) == LOCK_NOT_AVAILABLE
     if isinstance(error, MerchantLocked) or (locked and wait is Wait.FOR_PAYERS):
         return Overloaded("the account is locked elsewhere")
+    if sqlstate(error) == QUERY_CANCELED:
+        return Overloaded("the database took too long")
     if len(items) == 1 and sqlstate(error) == OUT_OF_RANGE:
         return AccountLimit()
     if len(items) > 1 or locked:

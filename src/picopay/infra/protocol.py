@@ -1,8 +1,8 @@
 """HTTP/1.1 as uvicorn speaks it, with three things that it lacks.
 
-A bound on what a request may say before its body: one long header, sent without any key, would be
-gathered and copied until the process stood still. One system call for an answer, not two. And a
-cheap way to ask whether the client is still there.
+A bound on what a request may say besides its body: one long header or trailer, sent without any
+key, would be gathered and copied until the process stood still. One system call for an answer, not
+two. And a cheap way to ask whether the client is still there.
 """
 
 import asyncio
@@ -32,33 +32,33 @@ def _never() -> bool:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Answers 431 (RFC 6585, section 5) and closes, once a head is too long."""
+    """Answers 431 (RFC 6585, section 5) and closes, once a head or a trailer is too long."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
-        self._in_head = True
-        self._head_bytes = 0
+        self._besides_body = 0  # bytes since the message began, or since the last of its body
         self._lost = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Gathering(transport, self.loop))  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX + len(data):
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
-                return
+        if self._besides_body > HEAD_BYTES_MAX:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+            return
+        self._besides_body += len(data)
         super().data_received(data)
 
     def on_message_begin(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
+        self._besides_body = 0
         super().on_message_begin()
 
+    def on_body(self, body: bytes) -> None:
+        self._besides_body = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
         super().on_headers_complete()
         # Not the exchange's own word for it: that would tie each request into a reference cycle.
         cast("Scope", self.scope)[_HUNG_UP] = self._is_lost

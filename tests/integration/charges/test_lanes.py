@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from tests.builders import a_charge, a_deposit, connect
 from tests.conftest import Stores
@@ -55,4 +56,24 @@ async def test_a_replay_does_not_wait_for_the_payer_and_a_new_charge_does(
         assert again == [Replayed(made.charge)] * 3
         assert not new.done()
     assert isinstance(await new, Approved)
+    await other.close()
+
+
+async def test_a_cancelled_statement_is_told_to_be_tried_again(
+    batcher: Batcher, clean: Stores, owner: asyncpg.Connection
+) -> None:
+    """A statement that takes too long is cancelled likewise: nobody's charge is at fault."""
+    other = await connect(clean.database_url)
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM accounts WHERE owner = 'user:1' FOR UPDATE")
+        waiting = asyncio.create_task(charge(batcher, a_charge(key="a")))
+        blocked = """SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+                      WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+        await asyncio.sleep(0.5)  # by then it waits in a side lane
+        assert len(await owner.fetch(blocked)) == 1
+        async with asyncio.timeout(QUICK):
+            told = await waiting
+    assert isinstance(told, Declined)
+    assert told.reason.code == "overloaded"
+    assert isinstance(await charge(batcher, a_charge(key="a")), Approved)
     await other.close()
