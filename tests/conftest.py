@@ -106,6 +106,15 @@ async def owner(clean: Stores) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
+async def alone(owner: asyncpg.Connection) -> None:
+    """What earlier tests have left open is closed: for who counts connections."""
+    await owner.execute(
+        """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
+            WHERE application_name = 'picopay' AND datname = current_database()"""
+    )
+
+
+@pytest.fixture
 async def db(clean: Stores) -> AsyncIterator[Db]:
     db = Db(clean.database_url)
     yield db

@@ -29,7 +29,7 @@ class Loop:
 
 
 @pytest.fixture
-async def loop(db: Db) -> AsyncIterator[Loop]:
+async def loop(alone: None, db: Db) -> AsyncIterator[Loop]:
     loop = Loop(db)
     yield loop
     await loop.chain.rest()

@@ -104,6 +104,7 @@ async def assert_as_many_as_in_use(db: Db, owner: asyncpg.Connection, number: in
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.usefixtures("alone")
 async def test_idle_connections_that_were_forgotten_are_closed(
     db: Db, owner: asyncpg.Connection
 ) -> None:
@@ -111,6 +112,7 @@ async def test_idle_connections_that_were_forgotten_are_closed(
     await assert_as_many_as_in_use(db, owner, 1)
 
 
+@pytest.mark.usefixtures("alone")
 async def test_a_connection_in_use_when_the_others_were_forgotten_is_closed_after_its_use(
     db: Db, owner: asyncpg.Connection
 ) -> None:
