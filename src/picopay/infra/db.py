@@ -5,7 +5,7 @@ that takes `tx` joins its caller's, and nobody else writes BEGIN, COMMIT or ROLL
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from time import monotonic
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import Pool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from picopay.infra import metrics
+from picopay.infra import metrics, sessions
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings, sqlalchemy_url
 from picopay.infra.sqlstates import DEADLOCK, SERIALIZATION, sqlstate
@@ -29,34 +29,18 @@ from picopay.kernel.errors import Refused
 
 T = TypeVar("T")
 
-APP_ROLE: Final = "picopay_app"
 CONNECT_TIMEOUT_SECONDS: Final = 5
 POOL_TIMEOUT_SECONDS: Final = 5
 CLOSE_TIMEOUT_SECONDS: Final = 5
-# A connection that does not answer is given up a little after the server would have: 12 s for a
-# statement, and BEGIN, COMMIT and ROLLBACK have nothing to wait for but the disk.
+# A connection that does not answer is given up a little after the server would have given up the
+# statement; and BEGIN, COMMIT and ROLLBACK have nothing to wait for but the disk.
 COMMAND_TIMEOUT_SECONDS: Final = 15
+RESERVED_TIMEOUT_SECONDS: Final = 4
 BOUNDARY_TIMEOUT_SECONDS: Final = 5
 RETRIES_MAX: Final = 5
 # How long a lost database is waited for, before callers are told so.
 LOST_DATABASE_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.1
-
-# A session that hangs in a transaction gives its locks back after this, whoever froze it.
-_SESSION: Final = {
-    "application_name": "picopay",
-    "idle_in_transaction_session_timeout": "10s",
-    "statement_timeout": "12s",
-    "timezone": "UTC",
-}
-
-# For work that others' work waits for. Its statements look rows up by key: they are planned once,
-# since planning costs as much as running them, and not as scans because a table was small then.
-_RESERVED: Final = {
-    "lock_timeout": "250ms",
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-}
 
 
 class DatabaseUnavailable(Refused):
@@ -74,12 +58,6 @@ class OutcomeUnknown(Refused):
             "or repeat the request with the same idempotency key",
             **{f"{kind}_id": resource_id},
         )
-
-
-class Locked(Refused):
-    """A row that the request needs is held by somebody else for longer than it may wait."""
-
-    code = "overloaded"
 
 
 class ConnectionLost(Exception):
@@ -100,7 +78,7 @@ class Db:
         pool_size: int = 10,
         max_overflow: int = 20,
         command_timeout_seconds: float | None = COMMAND_TIMEOUT_SECONDS,
-        reserved: bool = False,
+        session: Mapping[str, str] = sessions.REQUESTS,
     ) -> None:
         # AUTOCOMMIT means that SQLAlchemy sends no BEGIN of its own; `begin` does.
         self._engine = create_async_engine(
@@ -113,10 +91,10 @@ class Db:
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": command_timeout_seconds,
-                "server_settings": _SESSION | _RESERVED if reserved else _SESSION,
+                "server_settings": dict(session),
             },
         )
-        event.listen(self._engine.sync_engine, "connect", _take_on_role)
+        event.listen(self._engine.sync_engine, "connect", sessions.prepare)
         self.on_lost: Callable[[], None] = lambda: None  # told of each broken connection
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -134,7 +112,14 @@ class Db:
     def reserved(cls, settings: Settings) -> "Db":
         """For what must go on while requests wait for locks: lanes of charges, keys, health."""
         assert settings.database_url is not None
-        return cls(settings.database_url, pool_size=4, max_overflow=12, reserved=True)
+        return cls(
+            settings.database_url,
+            # None beyond those that are kept: to connect takes longer than most of what it is for.
+            pool_size=16,
+            max_overflow=0,
+            command_timeout_seconds=RESERVED_TIMEOUT_SECONDS,
+            session=sessions.RESERVED,
+        )
 
     @property
     def engine(self) -> AsyncEngine:
@@ -168,10 +153,10 @@ class Db:
                 await driver.execute(begin, timeout=BOUNDARY_TIMEOUT_SECONDS)
             yield Tx(connection, driver)
         except BaseException as error:
-            await _roll_back(connection, driver)
             if _is_lost(error, driver):
-                await self._forget(pool)
+                await self._give_up(connection, driver, pool)
                 raise ConnectionLost(str(error)) from error
+            await _roll_back(connection, driver)
             raise
         await self._commit(connection, driver, pool, commit())
 
@@ -182,16 +167,23 @@ class Db:
             tag = await driver.execute(command, timeout=BOUNDARY_TIMEOUT_SECONDS)
             assert tag == "COMMIT", "an aborted transaction answers ROLLBACK"
         except BaseException as error:
-            await connection.invalidate()
             if isinstance(error, asyncpg.PostgresError) and not _is_lost(error, driver):
+                await connection.invalidate()
                 raise
-            await self._forget(pool)
+            await self._give_up(connection, driver, pool)
             metrics.commits_in_doubt.inc()
             log.warning("database.commit_in_doubt", error=str(error))
             raise CommitInDoubt(str(error)) from error
 
     async def roll_back(self, connection: AsyncConnection) -> None:
         await _roll_back(connection, await _driver_of(connection))
+
+    async def _give_up(
+        self, connection: AsyncConnection, driver: asyncpg.Connection, pool: Pool
+    ) -> None:
+        driver.terminate()  # a goodbye would be waited for
+        await connection.invalidate()
+        await self._forget(pool)
 
     async def _forget(self, pool: Pool) -> None:
         """After one broken connection, trust none of the idle ones: a restart broke them all.
@@ -219,8 +211,7 @@ class Db:
             except Exception as error:
                 if not _is_lost(error, driver):
                     raise
-                await connection.invalidate()
-                await self._forget(pool)
+                await self._give_up(connection, driver, pool)
                 raise ConnectionLost(str(error)) from error
 
     @asynccontextmanager
@@ -228,14 +219,30 @@ class Db:
         """One moment of the whole database, read-only, for as long as a check takes."""
         async with self._connection() as connection:
             driver = await _driver_of(connection)
-            await driver.execute(
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0;"
-                " SET LOCAL idle_in_transaction_session_timeout = 0"
-            )
+            await driver.execute(sessions.BEGIN_SNAPSHOT)
             try:
                 yield Tx(connection, driver)
             finally:
                 await _roll_back(connection, driver)
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, heard: Callable[[str], None]
+    ) -> AsyncGenerator[asyncio.Event]:
+        """Calls `heard` with each NOTIFY's payload; the event tells that it was cut off."""
+        lost = asyncio.Event()
+
+        def told(_connection: object, _pid: object, _channel: object, payload: object) -> None:
+            heard(str(payload))
+
+        async with self._connection() as connection:
+            driver = await _driver_of(connection)
+            driver.add_termination_listener(lambda _: lost.set())
+            try:
+                await driver.add_listener(channel, told)
+                yield lost
+            finally:
+                await connection.invalidate()  # it must not go on listening in the pool
 
     async def connect(self) -> AsyncConnection:
         """A connection, to be closed by the caller. Raises `DatabaseUnavailable`."""
@@ -271,15 +278,16 @@ class Db:
     ) -> T:
         """Run `work`, one transaction, again after a deadlock or a connection lost before COMMIT.
 
-        A database that is away is waited for, `patience_seconds` at most. A commit in doubt is
-        not retried here: only its owner can tell whether it happened.
+        A database that is away is waited for, `patience_seconds` at most since that was noticed.
+        A commit in doubt is not retried here: only its owner can tell whether it happened.
         """
-        give_up_at = monotonic() + patience_seconds
+        give_up_at: float | None = None
         deadlocks = 0
         while True:
             try:
                 return await work()
             except (ConnectionLost, DatabaseUnavailable):
+                give_up_at = give_up_at or monotonic() + patience_seconds
                 if monotonic() >= give_up_at:
                     raise DatabaseUnavailable("the database cannot be reached") from None
             except (DBAPIError, asyncpg.PostgresError) as error:
@@ -304,14 +312,6 @@ class Db:
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._engine.dispose()
-
-
-def _take_on_role(connection: Any, _record: object) -> None:  # noqa: ANN401 - SQLAlchemy's adapter
-    cursor = connection.cursor()
-    try:
-        cursor.execute(f"SET ROLE {APP_ROLE}")
-    finally:
-        cursor.close()
 
 
 def _throw_away(_connection: object, record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's record

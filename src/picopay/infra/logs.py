@@ -4,9 +4,10 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TextIO, cast
 
 import orjson
 import structlog
@@ -48,6 +49,21 @@ def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
     _gathered.add([row | common for row in rows])
 
 
+class _Outlet:
+    """A standard stream that may end before we do: a line that nobody can read stops nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # a reader that left, a full disk; or it is closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 class _Gathered:
     """Lines on their way to standard output."""
 
@@ -64,8 +80,9 @@ class _Gathered:
         rows, self._rows = self._rows, []
         now = _now()
         lines = [_json(row | {"timestamp": now}) for row in rows]
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
+        out = _Outlet(sys.stdout)
+        out.write("\n".join(lines) + "\n")
+        out.flush()
 
 
 _gathered = _Gathered()
@@ -89,7 +106,7 @@ def configure(level: str, style: str | None) -> None:
     structlog.configure(
         processors=[_stamp, *render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Outlet(sys.stdout))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_LibraryHandler()], level=max(number, logging.INFO), force=True)
@@ -102,7 +119,7 @@ def configure_for_commands() -> None:
     structlog.configure(
         processors=[_stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Outlet(sys.stderr))),
     )
 
 

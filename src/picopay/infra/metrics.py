@@ -14,6 +14,7 @@ from prometheus_client import (
     Histogram,
     disable_created_metrics,
     generate_latest,
+    start_http_server,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -52,16 +53,21 @@ batch_seconds = Histogram(
     buckets=LATENCY_BUCKETS_SECONDS,
 )
 queue_depth = Gauge(
-    "charge_queue_depth", "Charges waiting for a batch.", multiprocess_mode="livesum"
+    "charge_queue_depth", "Charges accepted and not yet decided.", multiprocess_mode="livesum"
 )
-side_lane_charges = Counter(
-    "charge_side_lane_total", "Charges that left the main lane: their payer was locked elsewhere."
+set_aside = Counter(
+    "charge_set_aside_total", "Charges that waited: their payer or merchant was locked elsewhere."
 )
 batches_isolated = Counter(
     "charge_batches_isolated_total", "Batches split because one item could not be processed."
 )
 callers_gone = Counter(
     "charge_callers_gone_total", "Charges dropped, uncharged: the caller left before the batch."
+)
+refunds = Counter(
+    "refunds_total",
+    "Refund requests by how they were answered: succeeded, replayed, refused, failed.",
+    ["outcome"],
 )
 commits_in_doubt = Counter(
     "database_commits_in_doubt_total", "Commits whose answer was lost and had to be looked up."
@@ -79,8 +85,77 @@ cache_breaker_open = Gauge(
     "1 while Redis is left alone after a failure.",
     multiprocess_mode="livemax",
 )
+outbox_attempts = Counter(
+    "outbox_attempts_total",
+    "Attempts to handle an event: done, retried, deferred or buried.",
+    ["consumer", "outcome"],
+)
+outbox_end_to_end = Histogram(
+    "outbox_end_to_end_seconds",
+    "From when an event was due to when it was done.",
+    buckets=(*LATENCY_BUCKETS_SECONDS, 30.0, 60.0, 300.0),
+)
+outbox_pending = Gauge(
+    "outbox_pending",
+    "Events not done yet, sampled by each process that shows metrics.",
+    multiprocess_mode="mostrecent",
+)
+outbox_due = Gauge(
+    "outbox_due", "Events that are due and not leased.", multiprocess_mode="mostrecent"
+)
+outbox_blocked = Gauge(
+    "outbox_blocked", "Ordered events that wait for an elder.", multiprocess_mode="mostrecent"
+)
+outbox_oldest_due = Gauge(
+    "outbox_oldest_due_seconds",
+    "For how long the oldest due event has waited: the one to alert on.",
+    multiprocess_mode="mostrecent",
+)
+leases_lost = Counter(
+    "outbox_leases_lost_total", "Events whose lease ended before their handler did."
+)
+dead_letters = Counter("dead_letters_total", "Events given up, by reason.", ["reason"])
+dead_letters_open = Gauge(
+    "dead_letters_open", "Dead letters that nobody has resolved.", multiprocess_mode="mostrecent"
+)
+worker_errors = Counter("worker_errors_total", "Attempts and chores of workers that failed.")
+transfers_received = Counter(
+    "transfers_received_total",
+    "Transaction webhooks: accepted, repeated, conflicting.",
+    ["outcome"],
+)
+orders = Counter("orders_total", "Orders placed.")
+orders_paid = Counter("orders_paid_total", "Orders paid.")
+orders_canceled = Counter("orders_canceled_total", "Orders canceled, by whom or what ever.")
+payments_ignored = Counter(
+    "payments_ignored_total", "What providers said that changed nothing, by why.", ["why"]
+)
+order_refunds = Counter(
+    "order_refunds_total",
+    "Money that came for orders it cannot pay: requested back, and returned.",
+    ["outcome"],
+)
+signatures_rejected = Counter(
+    "signatures_rejected_total", "Webhooks refused for their signature, by reason.", ["reason"]
+)
 keys_rejected = Counter("api_keys_rejected_total", "Requests refused for their API key.")
+limiter_decisions = Counter(
+    "limiter_decisions_total",
+    "Rate limits: every rule of an allowed request, the reached one of a limited request.",
+    ["rule", "result"],
+)
+limiter_fallback = Counter(
+    "limiter_fallback_total", "Rate limits decided in memory alone, because Redis was not there."
+)
+admin_secrets_rejected = Counter(
+    "admin_secrets_rejected_total", "Requests refused for their admin secret."
+)
 http_requests = Counter("http_requests_total", "Answered requests.", ["method", "status"])
+
+
+def serve(host: str, port: int) -> None:
+    """The same page from a thread of its own, for a process without a server. Raises `OSError`."""
+    start_http_server(port, host)
 
 
 def page() -> tuple[bytes, str]:

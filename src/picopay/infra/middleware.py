@@ -5,6 +5,7 @@ hottest routes are called from here: on its way through the framework's layers a
 more than deciding its charge.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -15,12 +16,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picopay.infra import metrics, problems
-from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable, Locked
+from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable
 from picopay.infra.ids import new_id_text
 from picopay.infra.logs import log, request_id_var
 from picopay.infra.protocol import hung_up
-from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlstate
-from picopay.kernel.errors import Refused
+from picopay.infra.sqlstates import WAITED, sqlstate
+from picopay.kernel.errors import Overloaded, Refused
 
 BODY_BYTES_MAX: Final = 64 * 1024
 BATCH_BODY_BYTES_MAX: Final = 1024 * 1024
@@ -41,6 +42,12 @@ _SECURITY_HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", _CONTENT_POLICY),
 ]
+
+
+class Interrupted(Refused):
+    """Whether it was done is unknown to its caller: repeat it with its key, or look it up."""
+
+    code = "outcome-unknown"
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -74,21 +81,26 @@ class Edge:
             else:
                 response = await endpoint(Request(scope, exchange.receive))
                 await response(scope, exchange.receive, exchange.send)
-        except ClientDisconnect:
-            return  # in the middle of the body: nobody is left to be answered
-        except Refused as refused:
-            await exchange.answer(refused)
-        except (ConnectionLost, CommitInDoubt):
-            lost = DatabaseUnavailable("the connection to the database was lost")
-            await exchange.answer(lost)
-        except Exception as error:  # noqa: BLE001 - nobody above could answer it better
-            if sqlstate(error) in {LOCK_NOT_AVAILABLE, QUERY_CANCELED}:
-                await exchange.answer(Locked("what this needs is locked by somebody else"))
-                return
-            log.exception("http.unhandled", path=scope["path"])
-            await exchange.answer(problems.InternalError("the error has been logged"))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - none above knows better
+            if not isinstance(error, ClientDisconnect):  # amid the body: nobody is left
+                await exchange.answer(_told(error, scope["path"]))
         finally:
             request_id_var.reset(token)
+
+
+def _told(error: BaseException, path: str) -> Refused:
+    match error:
+        case Refused():
+            return error
+        case asyncio.CancelledError():  # the server is ending, and has waited long enough
+            return Interrupted("the server ended while it was at work on this")
+        case ConnectionLost() | CommitInDoubt():
+            return DatabaseUnavailable("the connection to the database was lost")
+        case _ if sqlstate(error) in WAITED:
+            return Overloaded("what this needs is locked by somebody else")
+        case _:
+            log.error("http.unhandled", path=path, exc_info=error)
+            return problems.InternalError("the error has been logged")
 
 
 class _Exchange:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeVar
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from picopay.infra import metrics
-from picopay.infra.db import Db
+from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import Json
 from picopay.infra.problems import PROBLEMS, NotFound, documented
 from picopay.infra.redis import Fast
@@ -102,7 +103,7 @@ async def get_readyz(request: Request) -> Response:
 async def _health(request: Request) -> HealthOut:
     db: Db = request.app.state.reserved
     redis: Fast | None = request.app.state.redis
-    database = await _within(db.ping())
+    database = await _within(_answers(db))
     if redis is None:
         return HealthOut(*_verdict(database), "not configured")
     fast = await _within(redis.ping())
@@ -116,6 +117,13 @@ def _verdict(
     database: bool,  # noqa: FBT001 - the one thing asked
 ) -> tuple[Literal["healthy", "degraded", "unhealthy"], Literal["connected", "disconnected"]]:
     return ("healthy", "connected") if database else ("unhealthy", "disconnected")
+
+
+async def _answers(db: Db) -> bool:
+    """Asks again after a connection that broke while idle: that one tells of the past."""
+    with suppress(ConnectionLost):
+        return await db.ping()
+    return await db.ping()
 
 
 async def _within(probe: Awaitable[bool]) -> bool:

@@ -13,20 +13,37 @@ from picopay.kernel.errors import Refused
 PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "account-limit": (422, "The account cannot hold that much"),
     "account-not-found": (404, "No such account"),
+    "admin-secret-invalid": (401, "The admin secret is missing or not valid"),
     "api-key-invalid": (401, "The API key is missing or not valid"),
     "body-too-large": (413, "The body is too large"),
     "charge-not-found": (404, "No such charge"),
     "cursor-invalid": (422, "The cursor is not one of ours"),
     "database-unavailable": (503, "The database cannot be reached"),
+    "dead-letter-not-found": (404, "No such dead letter"),
+    "fake-payment-not-found": (404, "No such fake payment"),
+    "fake-payment-not-refundable": (409, "The fake payment cannot be refunded"),
     "idempotency-key-invalid": (400, "The Idempotency-Key header is not valid"),
     "idempotency-key-reused": (422, "The idempotency key belongs to another request"),
     "insufficient-balance": (400, "The balance does not cover the amount"),
     "internal-error": (500, "Something went wrong on our side"),
+    "merchant-balance-insufficient": (409, "The merchant's balance does not cover the refund"),
     "method-not-allowed": (405, "That method is not allowed here"),
     "not-found": (404, "Nothing is here"),
+    "insufficient-stock": (409, "Not enough is in stock"),
+    "order-not-cancelable": (409, "The order is closed already"),
+    "order-not-found": (404, "No such order"),
+    "order-too-large": (422, "The order comes to more than can be paid at once"),
     "outcome-unknown": (503, "The outcome could not be confirmed"),
     "overloaded": (503, "Too much is waiting already"),
+    "product-unavailable": (400, "A product is not for sale"),
+    "rate-limited": (429, "Too many requests: wait a moment"),
+    "refund-exceeds-charge": (409, "More than is left of the charge"),
+    "product-archived": (409, "The product is archived"),
+    "product-not-found": (404, "No such product"),
     "scope-missing": (403, "The API key lacks a scope"),
+    "signature-invalid": (401, "The signature is missing or not valid"),
+    "stock-limit": (409, "The product cannot hold that much stock"),
+    "transaction-not-found": (404, "No such transaction"),
     "user-not-found": (404, "No such user"),
     "validation": (422, "The request is not valid"),
 }
@@ -40,9 +57,17 @@ _RETRY_AFTER_SECONDS: Final = {
     "database-unavailable": "2",
 }
 
+# What the answer says in headers, by name in `HEADERS` below.
+_HEADERS_OF: Final = {
+    **dict.fromkeys(_RETRY_AFTER_SECONDS, ("Retry-After",)),
+    "rate-limited": ("Retry-After", "RateLimit", "RateLimit-Policy"),
+}
+# What a 401 asks for (RFC 9110, section 11.6.1).
+_CHALLENGES: Final = {"admin-secret-invalid": "AdminSecret", "api-key-invalid": "ApiKey"}
+
 
 def document(refused: Refused, request_id: str | None = None) -> dict[str, object]:
-    status, title = PROBLEMS[refused.code]
+    status, title = _status(refused), PROBLEMS[refused.code][1]
     return {
         "type": f"/problems/{refused.code}",
         "title": title,
@@ -54,15 +79,18 @@ def document(refused: Refused, request_id: str | None = None) -> dict[str, objec
     }
 
 
+def _status(refused: Refused) -> int:
+    return refused.status or PROBLEMS[refused.code][0]
+
+
 def response(refused: Refused) -> Response:
-    headers: dict[str, str] = {}
+    headers = dict(refused.headers)
     if refused.code in _RETRY_AFTER_SECONDS:
         headers["Retry-After"] = _RETRY_AFTER_SECONDS[refused.code]
-    if refused.code == "api-key-invalid":
-        headers["WWW-Authenticate"] = "ApiKey"
+    if refused.code in _CHALLENGES:
+        headers["WWW-Authenticate"] = _CHALLENGES[refused.code]
     content = dump(document(refused))
-    status = PROBLEMS[refused.code][0]
-    return Response(content, status, headers=headers, media_type=MEDIA_TYPE)
+    return Response(content, _status(refused), headers=headers, media_type=MEDIA_TYPE)
 
 
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
@@ -79,8 +107,10 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
                 },
             },
         )
-        if code in _RETRY_AFTER_SECONDS:
-            entry["headers"] = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+        if code in _HEADERS_OF:
+            entry["headers"] = {
+                name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS_OF[code]
+            }
         example = {"type": f"/problems/{code}", "title": title, "status": status, "code": code}
         entry["content"][MEDIA_TYPE]["examples"][code] = {
             "value": {**example, "detail": title, "request_id": "0198c6a2-…"}
@@ -108,6 +138,15 @@ HEADERS: Final[dict[str, Any]] = {
     "Retry-After": {
         "schema": {"type": "integer"},
         "description": "Seconds after which to try again.",
+    },
+    "RateLimit": {
+        "schema": {"type": "string", "examples": ['"orders-per-email";r=0;t=12']},
+        "description": "The limit that was reached: how many requests remain (`r`), and in how "
+        "many seconds one more is allowed (`t`).",
+    },
+    "RateLimit-Policy": {
+        "schema": {"type": "string", "examples": ['"orders-per-email";q=5;w=60']},
+        "description": "That limit: `q` requests in any `w` seconds.",
     },
     "X-Request-ID": {
         "schema": {"type": "string"},

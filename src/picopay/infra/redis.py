@@ -33,7 +33,7 @@ class Fast:
             max_connections=CONNECTIONS_MAX,
             retry=Retry(NoBackoff(), 0),
         )
-        self._budget_seconds = budget_seconds
+        self.budget_seconds = budget_seconds
         self._probe: asyncio.Task[None] | None = None
 
     @property
@@ -50,7 +50,7 @@ class Fast:
         if not self.available:
             return None
         try:
-            async with asyncio.timeout(max(0.0, self._budget_seconds - spent_seconds)):
+            async with asyncio.timeout(max(0.0, self.budget_seconds - spent_seconds)):
                 return await work(self._redis)
         except ResponseError as error:
             # It answers, if only to refuse, as a full one refuses writes: no reason to stay away.
@@ -73,7 +73,7 @@ class Fast:
         while True:
             await asyncio.sleep(PROBE_EVERY_SECONDS)
             try:
-                async with asyncio.timeout(self._budget_seconds):
+                async with asyncio.timeout(self.budget_seconds):
                     await _ping(self._redis)
             except Exception:  # noqa: BLE001, S112 - whatever it is, Redis is not back yet
                 continue

@@ -2,9 +2,9 @@
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
@@ -76,12 +76,24 @@ REPLAYABLE: Final[dict[str, Any]] = {
 
 def takes(model: type[BaseModel], *headers: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI of a route that parses `model` from the raw body itself."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    schema = model.model_json_schema()
+    whole = _inlined(schema, schema.pop("$defs", {}))
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": whole}}},
         "parameters": list(headers),
     }
+
+
+def _inlined(schema: object, named: Mapping[str, object]) -> object:
+    """With what it refers to by name in place: the document knows none of these names."""
+    if isinstance(schema, list):
+        return [_inlined(item, named) for item in cast("list[object]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    fields = cast("dict[str, object]", schema)
+    if isinstance(name := fields.get("$ref"), str):
+        return _inlined(named[name.removeprefix("#/$defs/")], named)
+    return {key: _inlined(value, named) for key, value in fields.items()}
 
 
 def header(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -118,3 +130,13 @@ def page_of(data: Sequence[object], *, has_more: bool, position: object) -> dict
     """The list's envelope; `position` is where the next page goes on."""
     next_cursor = encode_cursor(position) if has_more else None
     return {"data": data, "has_more": has_more, "next_cursor": next_cursor}
+
+
+def limited_page(
+    found: Sequence[T], limit: int, render: Callable[[T], object], position: Callable[[T], object]
+) -> dict[str, object]:
+    """The envelope of a list that was asked for one more than `limit`, to learn of more."""
+    shown = found[:limit]
+    last = position(shown[-1]) if shown else None
+    data = [render(item) for item in shown]
+    return page_of(data, has_more=len(found) > limit, position=last)

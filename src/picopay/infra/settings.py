@@ -2,14 +2,20 @@
 
 import os
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from picopay.infra.networks import networks
+from picopay.infra.urls import http_url
+from picopay.kernel.money import EXPONENTS
+from picopay.kernel.signing import Scheme, is_key
 
 # Values that stand in examples, compose files and tutorials, ours and other people's.
 PLACEHOLDERS = frozenset(
@@ -27,6 +33,14 @@ PLACEHOLDERS = frozenset(
     }
 )
 
+# What the fake payment provider's knobs may be turned to, here and for each payment.
+FAKE_PAYMENT_DELAY_SECONDS_MAX: Final = 86_400
+FAKE_PAYMENT_DUPLICATES_MAX: Final = 20
+FAKE_PAYMENT_REORDER_SECONDS_MAX: Final = 3600
+FAKE_PAYMENT_SILENCE_SECONDS_MAX: Final = 60
+
+_REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+PER_MINUTE_MAX: Final = 100_000
 _NO_URL: Final = "not a postgresql://user:password@host:port/database URL"
 
 Secret = Annotated[str, StringConstraints(strip_whitespace=True)]
@@ -85,6 +99,15 @@ class Settings(BaseSettings):
         description="Bootstrap API key with every scope. Unset in development with embedded "
         "servers: one is generated and kept in the data directory.",
     )
+    admin_secret: Secret | None = Field(
+        default=None,
+        description="What `X-Admin-Secret` must hold on `/admin` routes. Unset in development with "
+        "embedded servers: one is generated and kept in the data directory.",
+    )
+    shop_currency: str = Field(
+        default="USD",
+        description="ISO 4217 code of products' prices. What is priced already keeps its currency.",
+    )
     cache_ttl: int = Field(
         default=86_400, ge=1, description="Seconds for which Redis keeps a replay."
     )
@@ -92,6 +115,132 @@ class Settings(BaseSettings):
         default=10_000,
         ge=1,
         description="Charges waiting, per process; beyond it 503 `overloaded`.",
+    )
+    outbox_max_attempts: int = Field(
+        default=6, ge=1, le=100, description="Attempts to handle an event before it is given up."
+    )
+    outbox_retry_base_delay_seconds: float = Field(
+        default=1,
+        gt=0,
+        le=3600,
+        description="Delay after the first failed attempt; it doubles with each further one.",
+    )
+    outbox_lease_seconds: float = Field(
+        default=30,
+        ge=1,
+        le=3600,
+        description="How soon the events of a worker that died are taken over.",
+    )
+    outbox_retention_days: float = Field(
+        default=30, gt=0, description="For how long events are kept once they are done."
+    )
+    picopay_worker: bool = Field(
+        default=True,
+        description="Whether `picopay serve` does background work too; `--no-worker` says no.",
+    )
+    transaction_processing_delay_seconds: float = Field(
+        default=30, ge=0, description="From the receipt of a transaction to its processing."
+    )
+    transaction_webhook_secret: Secret | None = Field(
+        default=None,
+        description="Signs transaction webhooks; several, separated by commas, while one replaces "
+        "another. Unset: unsigned ones are accepted, in development only.",
+    )
+    transaction_webhook_scheme: Scheme = Field(
+        default=Scheme.HEX,
+        description="How they are signed: `hmac-sha256-hex` (`X-Signature`), `standard-webhooks` "
+        "or `stripe`.",
+    )
+    transaction_webhook_unsigned: bool = Field(
+        default=False, description="Accept unsigned transaction webhooks in production too."
+    )
+    transactions_require_api_key: bool = Field(
+        default=False,
+        description="Ask for an API key with scope `transactions` also for a single transaction.",
+    )
+    rate_limit_orders_per_minute: int = Field(
+        default=5,
+        ge=0,
+        le=PER_MINUTE_MAX,
+        description="Orders that one e-mail address may place in any 60 seconds; 0: no limit.",
+    )
+    rate_limit_orders_per_address_per_minute: int = Field(
+        default=600,
+        ge=0,
+        le=PER_MINUTE_MAX,
+        description="Orders from one client address (of IPv6: one /64) in any 60 seconds; "
+        "0: no limit.",
+    )
+    trusted_proxies: str | None = Field(
+        default=None,
+        description="Networks of the proxies in front, such as `10.0.0.0/8,fd00::/8`, whose "
+        "`X-Forwarded-For` or `Forwarded` tells the client's address. Nobody else's is believed.",
+    )
+    picopay_url: str = Field(
+        default="http://127.0.0.1:8000",
+        description="Where this system reaches itself, for callbacks of the fake payment provider. "
+        "`picopay serve` fills in its own host and port unless it is set; tell it to a "
+        "`picopay worker` beside a server on another port.",
+    )
+    payment_webhook_secret: Secret | None = Field(
+        default=None,
+        description="Signs payment callbacks; several, separated by commas, while one replaces "
+        "another: the first signs. Unset in development: one is generated and kept in the data "
+        "directory. Production refuses to start without it only if something uses it: "
+        "`FAKE_PAYMENT_ENABLED`.",
+    )
+    fake_payment_enabled: bool | None = Field(
+        default=None,
+        description="The fake payment provider, for development: whoever reaches it can have any "
+        "URL called. Default: on with embedded servers, else off.",
+    )
+    fake_payment_success_rate: float = Field(
+        default=0.8, ge=0, le=1, description="Which part of its payments succeeds."
+    )
+    fake_payment_outcome: Literal["success", "failed"] | None = Field(
+        default=None, description="How each of them ends, whatever the success rate."
+    )
+    fake_payment_delay_seconds: float = Field(
+        default=1,
+        ge=0,
+        le=FAKE_PAYMENT_DELAY_SECONDS_MAX,
+        description="From a payment's creation to its end, and its callback.",
+    )
+    fake_payment_duplicates: int = Field(
+        default=1,
+        ge=1,
+        le=FAKE_PAYMENT_DUPLICATES_MAX,
+        description="How often each callback is sent.",
+    )
+    fake_payment_reorder_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=FAKE_PAYMENT_REORDER_SECONDS_MAX,
+        description="Each callback is late by a random part of it, so that they overtake others.",
+    )
+    fake_payment_silence_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=FAKE_PAYMENT_SILENCE_SECONDS_MAX,
+        description="A payment is kept at once, but its creation answered so much later.",
+    )
+    fake_payment_lose: bool = Field(
+        default=False, description="No callback is sent; asking for the payment tells its end."
+    )
+    fake_payment_conflicting: bool = Field(
+        default=False, description="Both `success` and `failed` are told of each payment."
+    )
+    payment_provider: Literal["fake", "manual", "wallet"] | None = Field(
+        default=None,
+        description="Who is asked for an order's money: `fake` (default while it is enabled), "
+        "`manual` (else: nobody, a signed callback comes) or `wallet` (a user's balance).",
+    )
+    order_payment_timeout_seconds: float = Field(
+        default=900, gt=0, description="After it an order without its payment is canceled."
+    )
+    orders_require_api_key: bool = Field(
+        default=False,
+        description="Ask for an API key with scope `orders`; PAYMENT_PROVIDER=wallet always does.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line that is written."
@@ -110,18 +259,62 @@ class Settings(BaseSettings):
             self.redis_url = (
                 f"redis://{password}{self.redis_host}:{self.redis_port}/{self.redis_db}"
             )
+        if self.redis_url is not None and urlsplit(self.redis_url).scheme not in _REDIS_SCHEMES:
+            raise ValueError("REDIS_URL is not a redis://host:port/number URL")
+        networks(self.trusted_proxies)
+        if self.shop_currency not in EXPONENTS:
+            raise ValueError("SHOP_CURRENCY is not an ISO 4217 currency code in use")
         if self.picopay_env is None:
             external = self.database_url is not None
             self.picopay_env = Environment.PRODUCTION if external else Environment.DEVELOPMENT
+        if self.fake_payment_enabled is None:
+            self.fake_payment_enabled = self.database_url is None
         return self
+
+    @field_validator("transaction_webhook_secret", "payment_webhook_secret")
+    @classmethod
+    def _secret(cls, secrets: str | None) -> str | None:
+        if not all(is_key(Scheme.STANDARD, secret) for secret in _several(secrets)):
+            raise ValueError("a secret that decodes to nothing is none")
+        return secrets
+
+    @field_validator("picopay_url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        return http_url(url).rstrip("/")
 
     @property
     def production(self) -> bool:
         return self.picopay_env is Environment.PRODUCTION
 
     @property
+    def provider(self) -> Literal["fake", "manual", "wallet"]:
+        return self.payment_provider or ("fake" if self.fake_payment_enabled else "manual")
+
+    @property
+    def transaction_webhook_secrets(self) -> list[str]:
+        return _several(self.transaction_webhook_secret)
+
+    @property
+    def payment_webhook_secrets(self) -> list[str]:  # the first signs, any of them verifies
+        return _several(self.payment_webhook_secret)
+
+    @property
+    def uses_payment_webhook_secret(self) -> bool:
+        """Whether there is anything to sign or to verify with it."""
+        return self.provider != "wallet" or self.fake_payment_enabled is True
+
+    @property
+    def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return networks(self.trusted_proxies)
+
+    @property
     def owner_url(self) -> str | None:
         return self.migration_database_url or self.database_url
+
+
+def _several(secrets: str | None) -> list[str]:
+    return [secret for part in (secrets or "").split(",") if (secret := part.strip())]
 
 
 def sqlalchemy_url(url: str) -> URL:

@@ -9,6 +9,8 @@ SERIALIZATION: Final = "40001"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 OUT_OF_RANGE: Final = "22003"
 QUERY_CANCELED: Final = "57014"
+# A lock was waited for in vain, or a statement for too long.
+WAITED: Final = frozenset({LOCK_NOT_AVAILABLE, QUERY_CANCELED})
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable
@@ -71,3 +71,18 @@ def _as_one(parts: tuple[tuple[str, str, int], ...]) -> str:
 def bigints(numbers: Iterable[int]) -> str:
     """An array literal, for `%1::text::bigint[]`: the driver would look twice at each element."""
     return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def texts(values: Sequence[str | None]) -> str:
+    """Likewise, for `%1::text::text[]`; but not for `= ANY(…)`, which might read each row anew."""
+    if None not in values:
+        joined = '","'.join(cast("Sequence[str]", values))
+        if "\\" not in joined and joined.count('"') == 2 * (len(values) - 1):  # nothing to escape
+            return f'{{"{joined}"}}'
+    return "{" + ",".join(map(_quoted, values)) + "}"
+
+
+def _quoted(value: str | None) -> str:
+    if value is None:
+        return "NULL"
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

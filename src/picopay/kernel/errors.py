@@ -1,6 +1,7 @@
 """What every refusal of ours is: a fact with a stable code, never a message to be parsed."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -12,6 +13,11 @@ class Refused(Exception):
     """
 
     code: ClassVar[str]
+    # What an answer over HTTP says besides, for programs that read no bodies.
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    # An HTTP status other than the code's own, where an API has always answered so.
+    status: ClassVar[int | None] = None
 
     def __init__(self, detail: str, **fields: object) -> None:
         super().__init__(detail)
@@ -26,3 +32,9 @@ class Invalid(Refused):
 
     def __init__(self, detail: str, *errors: tuple[str, str]) -> None:
         super().__init__(detail, errors=[{"field": field, "message": why} for field, why in errors])
+
+
+class Overloaded(Refused):
+    """Too much is waiting, or something is held for too long: nothing was done, try again soon."""
+
+    code = "overloaded"

@@ -29,6 +29,7 @@ class CurrencyUnknown(Invalid):
 class AmountInvalid(Invalid):
     def __init__(self, why: str) -> None:
         super().__init__(f"amount {why}", ("amount", why))
+        self.why = why
 
 
 class Money(NamedTuple):
@@ -44,14 +45,17 @@ class Money(NamedTuple):
         Raises `CurrencyUnknown`, or `AmountInvalid` for what is not finite, not positive, finer
         than the currency's smallest unit or above `AMOUNT_MINOR_MAX`: never rounded.
         """
-        exponent = EXPONENTS.get(currency)
-        if exponent is None:
-            raise CurrencyUnknown(currency)
-        minor = amount * 10**exponent if isinstance(amount, int) else _exact(amount, currency)
+        minor = _minor(amount, currency)
         if minor <= 0:
             raise AmountInvalid("must be greater than zero")
-        if minor > AMOUNT_MINOR_MAX:
-            raise AmountInvalid(f"must not exceed {AMOUNT_MINOR_MAX} minor units")
+        return cls(minor, currency)
+
+    @classmethod
+    def parse_price(cls, amount: Decimal | int, currency: str) -> Self:
+        """As `parse`, of what something costs: that may be nothing, and never less."""
+        minor = _minor(amount, currency)
+        if minor < 0:
+            raise AmountInvalid("must not be negative")
         return cls(minor, currency)
 
     @property
@@ -66,6 +70,16 @@ class Money(NamedTuple):
     @property
     def major(self) -> Decimal:
         return Decimal(self.text)
+
+
+def _minor(amount: Decimal | int, currency: str) -> int:
+    exponent = EXPONENTS.get(currency)
+    if exponent is None:
+        raise CurrencyUnknown(currency)
+    minor = amount * 10**exponent if isinstance(amount, int) else _exact(amount, currency)
+    if minor > AMOUNT_MINOR_MAX:
+        raise AmountInvalid(f"must not exceed {AMOUNT_MINOR_MAX} minor units")
+    return minor
 
 
 def _exact(amount: Decimal, currency: str) -> int:

@@ -35,8 +35,24 @@ def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("REDIS_PASSWORD", "hunter2", "hunter2"),
         ("REDIS_TIMEOUT_MS", "75", 75),
         ("APP_API_KEY", "pk_live_x", "pk_live_x"),
+        ("ADMIN_SECRET", "ours", "ours"),
+        ("SHOP_CURRENCY", "JPY", "JPY"),
         ("CACHE_TTL", "60", 60),
         ("CHARGE_QUEUE_MAX", "5", 5),
+        ("RATE_LIMIT_ORDERS_PER_MINUTE", "0", 0),
+        ("RATE_LIMIT_ORDERS_PER_ADDRESS_PER_MINUTE", "100000", 100_000),
+        ("TRUSTED_PROXIES", "10.0.0.0/8", "10.0.0.0/8"),
+        ("PAYMENT_WEBHOOK_SECRET", "one, two", "one, two"),
+        ("PICOPAY_URL", "https://pay.example/base/", "https://pay.example/base"),
+        ("FAKE_PAYMENT_ENABLED", "false", False),
+        ("FAKE_PAYMENT_SUCCESS_RATE", "0.5", 0.5),
+        ("FAKE_PAYMENT_OUTCOME", "failed", "failed"),
+        ("FAKE_PAYMENT_DELAY_SECONDS", "0", 0),
+        ("FAKE_PAYMENT_DUPLICATES", "3", 3),
+        ("FAKE_PAYMENT_REORDER_SECONDS", "0.5", 0.5),
+        ("FAKE_PAYMENT_SILENCE_SECONDS", "60", 60),
+        ("FAKE_PAYMENT_LOSE", "true", True),
+        ("FAKE_PAYMENT_CONFLICTING", "true", True),
         ("LOG_LEVEL", "DEBUG", "DEBUG"),
         ("LOG_FORMAT", "json", "json"),
     ],
@@ -59,6 +75,9 @@ def test_settings_left_alone_have_the_documented_defaults() -> None:
     assert settings.redis_timeout_ms == 50
     assert settings.redis_port == 6379
     assert settings.picopay_data_dir == Path(".picopay")
+    assert settings.rate_limit_orders_per_minute == 5
+    assert settings.rate_limit_orders_per_address_per_minute == 600
+    assert settings.trusted_networks == ()
     assert settings.log_level == "INFO"
 
 
@@ -87,13 +106,36 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch, name
         ("DB_POOL_SIZE", "many"),
         ("DB_MAX_OVERFLOW", "-1"),
         ("PICOPAY_ENV", "staging"),
+        ("REDIS_URL", "nonsense"),
+        ("REDIS_URL", "http://cache:6379"),
         ("REDIS_PORT", "0"),
         ("REDIS_PORT", "65536"),
         ("REDIS_DB", "-1"),
         ("REDIS_TIMEOUT_MS", "0"),
         ("REDIS_TIMEOUT_MS", "5001"),
+        ("SHOP_CURRENCY", "usd"),
+        ("SHOP_CURRENCY", "XXX"),
         ("CACHE_TTL", "0"),
         ("CHARGE_QUEUE_MAX", "0"),
+        ("RATE_LIMIT_ORDERS_PER_MINUTE", "-1"),
+        ("RATE_LIMIT_ORDERS_PER_MINUTE", "100001"),
+        ("RATE_LIMIT_ORDERS_PER_ADDRESS_PER_MINUTE", "many"),
+        ("TRUSTED_PROXIES", "proxy.example"),
+        ("TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "*"),
+        ("PICOPAY_URL", "ftp://pay.example"),
+        ("PICOPAY_URL", "http://user:password@pay.example"),
+        ("PICOPAY_URL", "pay.example:8000"),
+        ("FAKE_PAYMENT_SUCCESS_RATE", "1.1"),
+        ("FAKE_PAYMENT_SUCCESS_RATE", "nan"),
+        ("FAKE_PAYMENT_OUTCOME", "won"),
+        ("FAKE_PAYMENT_DELAY_SECONDS", "-1"),
+        ("FAKE_PAYMENT_DELAY_SECONDS", "inf"),
+        ("FAKE_PAYMENT_DELAY_SECONDS", "nan"),
+        ("FAKE_PAYMENT_DUPLICATES", "0"),
+        ("FAKE_PAYMENT_REORDER_SECONDS", "3601"),
+        ("FAKE_PAYMENT_SILENCE_SECONDS", "61"),
         ("LOG_LEVEL", "LOUD"),
         ("LOG_FORMAT", "xml"),
     ],
@@ -140,6 +182,17 @@ def test_a_database_of_ones_own_means_production_unless_told_otherwise() -> None
     assert not Settings(database_url=URL, picopay_env=Environment.DEVELOPMENT).production
 
 
+def test_the_fake_provider_is_on_with_embedded_servers_only_unless_told_otherwise() -> None:
+    assert Settings().fake_payment_enabled is True
+    assert Settings(database_url=URL).fake_payment_enabled is False
+    assert Settings(database_url=URL, fake_payment_enabled=True).fake_payment_enabled is True
+
+
+def test_the_first_of_several_payment_secrets_signs() -> None:
+    assert Settings(payment_webhook_secret=" new , old,").payment_webhook_secrets == ["new", "old"]
+    assert Settings(payment_webhook_secret=" , ").payment_webhook_secrets == []
+
+
 def test_the_owner_is_the_app_unless_a_migration_url_is_given() -> None:
     owner = "postgresql://owner@db.example/pay"
     assert Settings(database_url=URL).owner_url == URL
@@ -167,3 +220,14 @@ def test_a_redis_url_takes_precedence_over_the_host() -> None:
 def test_blanks_around_a_secret_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_API_KEY", " pk_live_x\n")
     assert Settings().app_api_key == "pk_live_x"
+
+
+def test_trusted_proxies_are_networks_and_single_addresses_of_both_families() -> None:
+    told = Settings(trusted_proxies=" 10.0.0.0/8, 192.0.2.7,fd00::/8,").trusted_networks
+    assert [str(network) for network in told] == ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"]
+
+
+@pytest.mark.parametrize("name", ["transaction_webhook_secret", "payment_webhook_secret"])
+def test_a_webhook_secret_that_decodes_to_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="decodes to nothing"):
+        Settings(**{name: "long-enough,whsec_"})  # pyright: ignore[reportArgumentType] - by name

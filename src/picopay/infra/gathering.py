@@ -1,0 +1,81 @@
+"""Group commit: while one batch commits, those that arrive form the next."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from picopay.infra.logs import log
+from picopay.kernel.errors import Overloaded, Refused
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+BATCH_MAX: Final = 256
+QUEUE_MAX: Final = 10_000
+
+
+class _Waiting(NamedTuple, Generic[C, R]):
+    command: C
+    result: asyncio.Future[R]
+
+
+class Gatherer(Generic[C, R]):
+    """`commit` writes a batch in one transaction; its results are in the order of the commands.
+
+    At low load a batch is one command, and nobody waits for a timer.
+    """
+
+    def __init__(self, what: str, commit: Callable[[Sequence[C]], Awaitable[Sequence[R]]]) -> None:
+        self._what = what
+        self._commit = commit
+        self._queue: deque[_Waiting[C, R]] = deque()
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._loop = asyncio.create_task(self._run())
+
+    async def submit(self, command: C) -> R:
+        """Committed when this returns. Raises `Overloaded`, and whatever `commit` does."""
+        if self._closing:
+            raise Overloaded("the server is shutting down")
+        if len(self._queue) >= QUEUE_MAX:
+            raise Overloaded(f"{len(self._queue)} {self._what} are waiting already")
+        waiting = _Waiting[C, R](command, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._arrived.set()
+        return await waiting.result
+
+    async def close(self) -> None:
+        """Commit everything that was accepted, then stop."""
+        self._closing = True
+        self._arrived.set()
+        await self._loop
+
+    async def _run(self) -> None:
+        while self._queue or not self._closing:
+            self._arrived.clear()
+            if not self._queue:
+                await self._arrived.wait()
+                continue
+            await self._settle(
+                [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
+            )
+
+    async def _settle(self, batch: Sequence[_Waiting[C, R]]) -> None:
+        """All together; if that fails by halves, so that who fails, fails alone."""
+        try:
+            results = await self._commit([waiting.command for waiting in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it is, its callers must be answered
+            if len(batch) > 1 and not isinstance(error, Refused):
+                log.warning("batch.isolated", what=self._what, size=len(batch), error=str(error))
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
+                return
+            for waiting in batch:
+                if not waiting.result.done():
+                    waiting.result.set_exception(error)
+            return
+        for waiting, result in zip(batch, results, strict=True):
+            if not waiting.result.done():
+                waiting.result.set_result(result)
