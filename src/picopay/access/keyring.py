@@ -14,13 +14,14 @@ from picopay.access import rules, service
 from picopay.access.errors import ApiKeyInvalid
 from picopay.access.model import DEFAULT_MERCHANT, Caller, Scope
 from picopay.infra import metrics
-from picopay.infra.db import Db
+from picopay.infra.db import DatabaseUnavailable, Db
 from picopay.infra.logs import log
 
 REFRESH_SECONDS: Final = 2.0
 RECORD_USES_SECONDS: Final = 60.0
 SEEN_MAX: Final = 10_000
 LOOK_UPS_MAX: Final = 2
+LOOK_UP_WAIT_SECONDS: Final = 5.0
 _SHOWN_OF_REJECTED: Final = 8
 
 
@@ -58,8 +59,15 @@ class Keyring:
         await self._record_uses()
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        async with self._look_ups:
+        try:
+            async with asyncio.timeout(LOOK_UP_WAIT_SECONDS):
+                await self._look_ups.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("API keys cannot be looked up at the moment") from None
+        try:
             found = await service.callers(self._db, [digest])
+        finally:
+            self._look_ups.release()
         if len(self._seen) >= SEEN_MAX:  # somebody is guessing: forget the misses
             self._seen = {d: c for d, c in self._seen.items() if c is not None}
         self._seen[digest] = found.get(digest)

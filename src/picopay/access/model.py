@@ -1,5 +1,7 @@
-"""API keys: who calls, and what he may do."""
+"""API keys: who calls, and what he may do. Rate limits: how often."""
 
+import re
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -9,11 +11,14 @@ DEFAULT_MERCHANT: Final = "default"
 
 
 class Scope(StrEnum):
-    """Only charges belong to the key's merchant; `users` and `ledger` reach everybody's."""
+    """Only charges belong to the key's merchant; all others reach everybody's."""
 
     CHARGES = "charges"
     USERS = "users"
     LEDGER = "ledger"
+    TRANSACTIONS = "transactions"
+    ORDERS = "orders"
+    ADMIN = "admin"
 
 
 class KeyState(StrEnum):
@@ -64,3 +69,55 @@ class ApiKey(NamedTuple):
     revoked_at: datetime | None
     last_used_at: datetime | None
     state: KeyState
+
+
+# No rule allows more: what is remembered of a subject is bounded by it.
+LIMIT_MAX: Final = 100_000
+
+_RULE_NAME: Final = re.compile("[a-z0-9-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """At most `limit` in any `window_seconds`; a limit of 0 switches the rule off.
+
+    `name` is public: it stands in metrics, headers and the names of keys in Redis.
+    """
+
+    name: str
+    limit: int
+    window_seconds: int
+
+    def __post_init__(self) -> None:
+        assert _RULE_NAME.fullmatch(self.name)
+        assert 0 <= self.limit <= LIMIT_MAX
+        assert self.window_seconds >= 1
+
+    @property
+    def window_us(self) -> int:
+        return self.window_seconds * 1_000_000
+
+
+class Spending(NamedTuple):
+    """One of a rule's allowance; `key` names rule and subject, and hides who that is."""
+
+    rule: Rule
+    key: str
+
+
+class Grant(NamedTuple):
+    """What was taken, so that exactly this can be given back; `at_us` is of no clock but ours."""
+
+    member: bytes
+    spent: tuple[Spending, ...]
+    at_us: int
+
+
+class Verdict(NamedTuple):
+    """Allowed, or limited by the rule that lasts longest, for so many microseconds from now."""
+
+    limited_by: Rule | None
+    wait_us: int
+
+
+ALLOWED: Final = Verdict(None, 0)

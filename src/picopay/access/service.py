@@ -7,7 +7,7 @@ from uuid import UUID
 
 from picopay.access import rules, store
 from picopay.access.errors import ApiKeyNotFound
-from picopay.access.model import ApiKey, Caller, KeyWanted, NewKey
+from picopay.access.model import ApiKey, Caller, KeyState, KeyWanted, NewKey
 from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.infra.tx import Tx
@@ -46,13 +46,18 @@ async def revoke(db: Db, key_id: UUID) -> ApiKey:
 
 
 async def roll(db: Db, key_id: UUID, overlap: timedelta, *, live: bool) -> tuple[ApiKey, str]:
-    """A successor with the same name, merchant and scopes; the old key lasts for `overlap`."""
+    """A successor of the same name, merchant, scopes and lifetime; the old one has `overlap` left.
+
+    Raises `ApiKeyNotFound` for a key that is in force no more.
+    """
     async with db.begin() as tx:
         old = await _find(tx, key_id)
-        if old.revoked_at is not None:
-            raise ApiKeyNotFound(f"key {key_id} has been revoked")
+        if old.state is not KeyState.ACTIVE:
+            raise ApiKeyNotFound(f"key {key_id} is {old.state}: create a new one")
         await store.mark_expiring(tx, key_id, overlap)
-        return await _insert(tx, KeyWanted(old.name, old.merchant_id, old.scopes, live))
+        lifetime = old.expires_at - old.created_at if old.expires_at else None
+        wanted = KeyWanted(old.name, old.merchant_id, old.scopes, live, lifetime)
+        return await _insert(tx, wanted)
 
 
 async def _find(tx: Tx, key_id: UUID) -> ApiKey:

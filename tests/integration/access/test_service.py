@@ -125,11 +125,21 @@ async def test_rolling_without_overlap_ends_the_old_key_at_once(db: Db, keyring:
     assert not await is_valid(keyring, text)
 
 
-async def test_a_revoked_key_cannot_be_rolled(db: Db) -> None:
-    key, _ = await a_key(db)
-    await service.revoke(db, key.id)
-    with pytest.raises(ApiKeyNotFound):
+@pytest.mark.parametrize("state", ["revoked", "expired"])
+async def test_a_key_that_is_in_force_no_more_cannot_be_rolled(db: Db, state: str) -> None:
+    key, _ = await a_key(db, expires_in=timedelta(days=1 if state == "revoked" else -1))
+    if state == "revoked":
+        await service.revoke(db, key.id)
+    with pytest.raises(ApiKeyNotFound, match=state):
         await service.roll(db, key.id, timedelta(hours=1), live=True)
+
+
+async def test_a_successor_lasts_as_long_as_the_old_key_did(db: Db) -> None:
+    old, _ = await a_key(db, expires_in=timedelta(days=1))
+    new, _ = await service.roll(db, old.id, timedelta(hours=1), live=True)
+    assert old.expires_at is not None
+    assert new.expires_at is not None
+    assert new.expires_at - new.created_at == old.expires_at - old.created_at
 
 
 async def test_an_expired_key_calls_nobody(db: Db, keyring: Keyring) -> None:
