@@ -7,6 +7,8 @@ from typing import NamedTuple
 class Operation(StrEnum):
     CHARGE = "charge"
     DEPOSIT = "deposit"
+    REFUND = "refund"
+    ORDER = "order"
 
 
 class KeyId(NamedTuple):

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 from uuid import UUID
 
 from picopay.idempotency.model import KeyId, Operation
-from picopay.infra.tx import Tx
+from picopay.infra.tx import Tx, texts
 
 _CLAIM = """
 INSERT INTO idempotency_keys (key, merchant_id, operation, resource_id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[])
+SELECT * FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::uuid[])
 ON CONFLICT DO NOTHING
 RETURNING key, merchant_id, operation
 """
@@ -36,7 +37,8 @@ async def insert_absent(tx: Tx, resources: Mapping[KeyId, UUID]) -> AbstractSet[
 
     For each that another open transaction has claimed, the database waits for its end.
     """
-    rows = await tx.driver.fetch(_CLAIM, *_columns(resources))
+    *names, ids = _columns(resources)
+    rows = await tx.driver.fetch(_CLAIM, *map(texts, names), ids)
     if len(rows) == len(resources):  # nearly always
         return resources.keys()
     return {KeyId(key, merchant, Operation(operation)) for key, merchant, operation in rows}
@@ -51,5 +53,5 @@ async def delete(tx: Tx, resources: Mapping[KeyId, UUID]) -> None:
     await tx.driver.execute(_GIVE_BACK, *_columns(resources))
 
 
-def _columns(resources: Mapping[KeyId, UUID]) -> Iterator[tuple[object, ...]]:
+def _columns(resources: Mapping[KeyId, UUID]) -> Iterator[tuple[Any, ...]]:
     return zip(*((*key, resources[key]) for key in sorted(resources)), strict=True)

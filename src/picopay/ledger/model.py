@@ -11,6 +11,10 @@ WORLD: Final = "world"  # the counterpart of money that enters or leaves the sys
 class PostingKind(StrEnum):
     CHARGE = "charge"
     DEPOSIT = "deposit"
+    REFUND = "refund"
+    ORDER_PAYMENT = "order_payment"
+    ORDER_REFUND = "order_refund"
+    TRANSFER = "transfer"
 
 
 class AccountId(NamedTuple):
@@ -69,7 +73,7 @@ class Entry(NamedTuple):
 
 def may_overdraw(owner: str) -> bool:
     """Only the outside world may owe: users and merchants cannot spend what they lack."""
-    return owner == WORLD or owner.startswith("external:")
+    return owner == WORLD or owner.startswith(("external:", "provider:"))
 
 
 def merchant_owner(merchant_id: str) -> str:
@@ -78,6 +82,10 @@ def merchant_owner(merchant_id: str) -> str:
 
 def user_owner(user_id: int) -> str:
     return f"user:{user_id}"
+
+
+def is_user(owner: str) -> bool:
+    return owner.startswith("user:")
 
 
 def user_id_of(owner: str) -> int:

@@ -1,10 +1,12 @@
 """The ledger's use cases. Writing always joins a caller's transaction."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
+
+import asyncpg
 
 from picopay.infra.db import CommitInDoubt, Db
 from picopay.infra.tx import Part, RowsMissing, Tx
@@ -34,15 +36,35 @@ class Payers:
     absent: set[AccountId]
 
 
-async def lock_payers(tx: Tx, account_ids: Iterable[AccountId], *, wait: bool) -> Payers:
-    """Lock the accounts to be debited; unless `wait`, leave aside what is locked elsewhere."""
+async def lock_payers(tx: Tx, account_ids: Iterable[AccountId]) -> Payers:
+    """Lock the accounts to be debited, leaving aside what is locked elsewhere."""
     wanted = sorted(account_ids)
-    locked = await store.lock_accounts(tx, wanted, skip_locked=not wait)
+    locked = await store.lock_accounts(tx, wanted, skip_locked=True)
     missing = set(wanted).difference(account.id for account in locked)
-    busy: set[AccountId] = set()
-    if missing and not wait:
-        busy = await store.existing(tx, missing)
+    busy = await store.existing(tx, missing) if missing else set[AccountId]()
     return Payers(locked, busy, missing - busy)
+
+
+async def await_free(
+    db: Db,
+    first: AccountId,
+    others: Collection[AccountId],
+    *,
+    lock_timeout_ms: int | None = None,
+) -> set[AccountId]:
+    """Which of the accounts nobody holds. If all are held, `first` is waited for.
+
+    That takes as long as `lock_timeout_ms` at most, by default the pool's, and holds none of the
+    others.
+    """
+    wanted = {first, *others}
+    with suppress(asyncpg.LockNotAvailableError):
+        async with db.begin(lock_timeout_ms=lock_timeout_ms) as tx:
+            if free := wanted - (await lock_payers(tx, wanted)).busy:
+                return free
+            await store.lock_accounts(tx, [first])
+            return {first}
+    return set()
 
 
 async def lock_or_open(tx: Tx, account_ids: Iterable[AccountId]) -> list[Account]:

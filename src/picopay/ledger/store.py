@@ -7,14 +7,14 @@ from uuid import UUID
 from sqlalchemy import Row, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from picopay.infra.tx import Part, Tx, bigints
+from picopay.infra.tx import Part, Tx, bigints, texts
 from picopay.ledger.model import Account, AccountId, Entry, Move, Posting, PostingKind
 from picopay.ledger.tables import Accounts, Postings
 
 _LOCK = """
 SELECT a.owner, a.currency, a.may_overdraw, a.debits, a.credits, a.version
   FROM accounts a
-  JOIN unnest($1::text[], $2::text[]) AS wanted(owner, currency)
+  JOIN unnest($1::text[], $2::text::text[]) AS wanted(owner, currency)
     ON a.owner = wanted.owner AND a.currency = wanted.currency
  WHERE a.owner = ANY($1::text[])
  ORDER BY a.owner, a.currency
@@ -26,7 +26,7 @@ _LOCK_FREE = _LOCK + "SKIP LOCKED"
 _TOTALS = """
 UPDATE accounts a
    SET debits = new.debits, credits = new.credits, version = new.version
-  FROM unnest(%1::text[], %2::text[], %3::text::bigint[], %4::text::bigint[],
+  FROM unnest(%1::text[], %2::text::text[], %3::text::bigint[], %4::text::bigint[],
               %5::text::bigint[], %6::text::bigint[])
        AS new(owner, currency, debits, credits, version, version_before)
  WHERE a.owner = new.owner AND a.currency = new.currency AND a.version = new.version_before
@@ -61,7 +61,8 @@ SELECT new.debit_owner, new.id, new.credit_owner, new.currency, new.kind,
        new.amount, new.debit_balance, new.debit_version,
        new.credit_balance + coalesce(payees.balance, 0),
        new.credit_version + coalesce(payees.version, 0)
-  FROM unnest(%1::text[], %2::uuid[], %3::text[], %4::text[], %5::text[],
+  FROM unnest(%1::text::text[], %2::uuid[], %3::text::text[], %4::text::text[],
+              %5::text::text[],
               %6::text::bigint[], %7::text::bigint[], %8::text::bigint[],
               %9::text::bigint[], %10::text::bigint[])
        AS new(debit_owner, id, credit_owner, currency, kind,
@@ -80,7 +81,7 @@ async def lock_accounts(
     """
     statement = _LOCK_FREE if skip_locked else _LOCK
     owners, currencies = [a.owner for a in account_ids], [a.currency for a in account_ids]
-    rows = await tx.driver.fetch(statement, owners, currencies)
+    rows = await tx.driver.fetch(statement, owners, texts(currencies))
     return [
         Account(AccountId(owner, currency), overdraw, debits, credited, version)
         for owner, currency, overdraw, debits, credited, version in rows
@@ -108,7 +109,7 @@ def totals(changed: Sequence[tuple[Account, Account]]) -> Part:
         for before, a in changed
     ]
     owners, currencies, *numbers = zip(*rows, strict=True)
-    return Part("totals", _TOTALS, (owners, currencies, *map(bigints, numbers)), len(rows))
+    return Part("totals", _TOTALS, (owners, texts(currencies), *map(bigints, numbers)), len(rows))
 
 
 def payees(received: Sequence[tuple[AccountId, int, int]]) -> tuple[Part, Part]:
@@ -136,7 +137,7 @@ def insertion(postings: Sequence[Posting]) -> Part:
         for move in (posting.move,)
     ]  # fmt: skip
     debits, ids, credited, currencies, kinds, *numbers = zip(*rows, strict=True)
-    names = (debits, ids, credited, currencies, kinds)
+    names = (texts(debits), ids, texts(credited), texts(currencies), texts(kinds))
     return Part("posted", _POSTINGS, (*names, *map(bigints, numbers)), len(rows))
 
 

@@ -50,6 +50,14 @@ def a_charge_row(**changed: object) -> str:
     return insert("charges", row, **changed)
 
 
+def a_refund_row(**changed: object) -> str:
+    row = {
+        "owner": "user:1", "id": ID, "charge_id": ID, "merchant_id": "m", "currency": "USD",
+        "amount": 5, "refunded_after": 5, "amount_given": True, "created_at": "2026-01-01",
+    }  # fmt: skip
+    return insert("charge_refunds", row, **changed)
+
+
 def a_key_row(**changed: object) -> str:
     row = {"key": "k", "merchant_id": "m", "operation": "charge", "resource_id": ID}
     return insert("idempotency_keys", row, **changed)
@@ -89,6 +97,8 @@ async def refusal(owner: asyncpg.Connection, statement: str) -> str | None:
         a_user_row(1),
         a_user_row(2**63 - 1),
         an_api_key_row(),
+        a_charge_row(refunded=5),
+        a_refund_row(refunded_after=6),
     ],
 )
 async def test_a_row_that_breaks_no_rule_is_taken(owner: asyncpg.Connection, row: str) -> None:
@@ -113,6 +123,11 @@ async def test_a_row_that_breaks_no_rule_is_taken(owner: asyncpg.Connection, row
         a_charge_row(amount=0),
         a_charge_row(amount=-5),
         a_charge_row(balance_after=-1),
+        a_charge_row(refunded=-1),
+        a_charge_row(refunded=6),
+        a_refund_row(amount=0),
+        a_refund_row(amount=10**15 + 1, refunded_after=10**15 + 1),
+        a_refund_row(refunded_after=4),
         a_user_row(0),
         a_user_row(-1),
         insert("installation", {"id": 2, "pepper": "\\x00"}),
@@ -129,6 +144,8 @@ async def test_a_row_that_breaks_a_check_is_refused(owner: asyncpg.Connection, r
         (a_posting_row(), a_posting_row(debit_version=8)),
         (a_posting_row(), a_posting_row(id=OTHER_ID)),
         (a_charge_row(), a_charge_row(amount=6)),
+        (a_refund_row(), a_refund_row(refunded_after=6)),
+        (a_refund_row(), a_refund_row(id=OTHER_ID)),
         (a_key_row(), a_key_row(resource_id=OTHER_ID)),
         (a_user_row(1), a_user_row(1)),
         (an_api_key_row(), an_api_key_row(digest="\\x02")),
@@ -169,6 +186,8 @@ async def test_what_differs_in_a_part_of_the_key_stands_beside_it(
         a_posting_row(debit_balance=None),
         a_charge_row(merchant_id=None),
         a_charge_row(balance_after=None),
+        a_charge_row(refunded=None),
+        a_refund_row(refunded_after=None),
         a_key_row(resource_id=None),
         an_api_key_row(digest=None),
     ],
@@ -186,6 +205,9 @@ async def test_nothing_that_matters_may_be_missing(owner: asyncpg.Connection, ro
         "TRUNCATE postings",
         "UPDATE charges SET amount = 1",
         "DELETE FROM charges",
+        "UPDATE charge_refunds SET amount = 1",
+        "DELETE FROM charge_refunds",
+        "TRUNCATE charge_refunds",
         "TRUNCATE charges",
         "DELETE FROM accounts",
         "TRUNCATE accounts",

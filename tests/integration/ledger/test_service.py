@@ -91,7 +91,7 @@ async def test_payers_are_sorted_into_locked_busy_and_absent(db: Db) -> None:
     async with db.begin() as holder:
         await service.lock_or_open(holder, [other])
         async with db.begin() as tx, asyncio.timeout(2):
-            payers = await service.lock_payers(tx, [USER, other, nobody], wait=False)
+            payers = await service.lock_payers(tx, [USER, other, nobody])
     assert [account.id for account in payers.locked] == [USER]
     assert payers.locked[0].balance == 10
     assert (payers.busy, payers.absent) == ({other}, {nobody})
@@ -102,8 +102,8 @@ async def test_a_lock_sees_what_the_holder_before_has_written(db: Db) -> None:
 
     async def locked_balance() -> int:
         async with db.begin() as tx:
-            payers = await service.lock_payers(tx, [USER], wait=True)
-            return payers.locked[0].balance
+            (account,) = await service.lock_or_open(tx, [USER])
+            return account.balance
 
     async with db.begin() as holder:
         book = Book(await service.lock_or_open(holder, [USER, MERCHANT]))
