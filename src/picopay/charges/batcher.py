@@ -10,38 +10,39 @@ from uuid import UUID
 
 import orjson
 
-from picopay.charges import rules, service
-from picopay.charges.errors import Overloaded
+from picopay.charges import rules
 from picopay.charges.lanes import Lanes
-from picopay.charges.model import Charge, ChargeCommand, Decision, Declined, Outcome, Replayed
-from picopay.charges.service import Wait
+from picopay.charges.model import Charge, ChargeCommand, Decision, Declined, Replayed
 from picopay.charges.waiting import Gone, Waiting
 from picopay.idempotency.cache import ReplayCache
-from picopay.infra import metrics
-from picopay.infra.chain import Chain
-from picopay.infra.db import Db
+from picopay.infra.db import Db, OutcomeUnknown
+from picopay.kernel.errors import Overloaded
 from picopay.kernel.money import Money
 
 
 class Batcher:
     def __init__(self, db: Db, cache: ReplayCache, *, queue_max: int) -> None:
-        self._db = db
         self._cache = cache
         self._queue_max = queue_max
         self._queued_singles = 0
         self._queued_bulk = 0
         self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._lanes = Lanes(db, self._commit)
+        self._lanes = Lanes(db)
 
     async def charge(self, command: ChargeCommand, gone: Gone) -> Decision:
-        """The decision on one charge, committed or found again. Raises `Overloaded`."""
+        """The decision on one charge, committed or found again.
+
+        Raises `Overloaded`, or `OutcomeUnknown` when it is cancelled.
+        """
         if (replayed := await self._remembered(command)) is not None:
             return replayed
         self._check_room(self._queued_singles, 1)
         self._queued_singles += 1
         try:
             (decision,) = await self._decided([command], gone, bulk=False)
+        except asyncio.CancelledError:  # the server is ending: the batch may have begun or not
+            raise OutcomeUnknown("charge", command.id) from None
         finally:
             self._queued_singles -= 1
         self._remember(command, decision)
@@ -87,20 +88,6 @@ class Batcher:
         waiting = Waiting(commands, gone, self._loop, bulk=bulk)
         self._lanes.put(waiting)
         return await waiting.future
-
-    async def _commit(
-        self,
-        commands: Sequence[ChargeCommand],
-        wait: Wait,
-        chain: Chain | None,
-        patience_seconds: float,
-    ) -> list[Outcome]:
-        metrics.queue_depth.set(self._queued_singles + self._queued_bulk)
-        metrics.batch_size.observe(len(commands))
-        with metrics.batch_seconds.time():
-            return await service.commit_batch(
-                self._db, commands, wait, chain=chain, patience_seconds=patience_seconds
-            )
 
     def _remember(self, command: ChargeCommand, decision: Decision) -> None:
         if (key := command.key_id) is not None and not isinstance(decision, Declined):

@@ -1,190 +1,205 @@
 """Where charges wait for their batch, and what becomes of a batch that cannot be decided at once.
 
-A main lane commits batch after batch, in order of arrival, and waits for nobody. Single charges
+A main lane commits batch after batch, in order of arrival, and waits for no payer. Single charges
 have one to themselves: the larger their batch, the less a charge costs. Bulk has two, a payer's
 charges always in the same: while one waits for the database, the other is prepared.
 
-An account that stays locked elsewhere takes its charges to a side lane of its own, which may wait.
+Who needs an account that stays locked elsewhere is set aside: one lane asks again for payers, and
+merchants are watched; whoever waits holds nothing, and for ten seconds at most.
 A batch that fails is taken apart, until the item that cannot be processed is answered alone.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from time import monotonic
-from typing import Any, Final, Protocol
+from collections.abc import Coroutine, Sequence
+from math import inf
+from typing import Any, Final
 
 from picopay.charges import service
-from picopay.charges.errors import ChargeFailed, Overloaded
-from picopay.charges.model import Busy, ChargeCommand, Declined, Outcome
-from picopay.charges.service import MerchantLocked, Wait
-from picopay.charges.waiting import Item, Waiting, present
+from picopay.charges.errors import ChargeFailed
+from picopay.charges.merchants import LockedMerchants
+from picopay.charges.model import Busy, Decision, Declined, Outcome
+from picopay.charges.queues import BATCH_MAX, BULK_BATCH_MAX, Arrivals, Late
+from picopay.charges.service import MerchantLocked
+from picopay.charges.waiting import Item, Waiting, in_time, present
+from picopay.idempotency.model import KeyId
 from picopay.infra import metrics
 from picopay.infra.chain import Chain
 from picopay.infra.db import LOST_DATABASE_SECONDS, Db
 from picopay.infra.logs import log
 from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, OUT_OF_RANGE, QUERY_CANCELED, sqlstate
-from picopay.kernel.errors import Refused
+from picopay.kernel.errors import Overloaded, Refused
 from picopay.ledger.errors import AccountLimit
-from picopay.ledger.model import AccountId
 
-BATCH_MAX: Final = 256
 BULK_LANES: Final = 2
-SIDE_LANES_MAX: Final = 8  # at work at a time
-ISOLATIONS_MAX: Final = 4  # likewise
-# A payer found locked is most likely in another process's batch, and soon free: its charges leave
-# the main lane only after this time.
-BUSY_SECONDS: Final = 0.03
+ALONE_SECONDS: Final = 0.5  # without a single charge, and bulk takes larger batches
+ISOLATIONS_MAX: Final = 4  # at work at a time
+# Others wait behind what is taken apart.
+ISOLATED_LOCK_TIMEOUT_MS: Final = 25
+# A key found held is refused at once for so long: every look for it costs a batch's lock timeout.
+HELD_KEY_SECONDS: Final = 2.0
+HELD_KEYS_MAX: Final = 10_000
 BUSY_PAUSE_SECONDS: Final = 0.002
 PATIENCE_SECONDS_MIN: Final = 0.2
-
-
-class Commit(Protocol):
-    """Decides and writes a batch; outcomes in the order of the commands."""
-
-    async def __call__(
-        self,
-        commands: Sequence[ChargeCommand],
-        wait: Wait,
-        chain: Chain | None,
-        patience_seconds: float,
-    ) -> list[Outcome]: ...
+HELD: Final = "the idempotency key, or something else that this needs, is held by somebody else"
 
 
 class Lanes:
-    def __init__(self, db: Db, commit: Commit) -> None:
+    def __init__(self, db: Db) -> None:
         self._db = db
-        self._commit = commit
         self._loop = asyncio.get_running_loop()
-        self._closing = False
-        self._singles = _MainLane(db)
-        self._bulk = [_MainLane(db) for _ in range(BULK_LANES)]
-        self._mains = [self._singles, *self._bulk]
-        self._running = [asyncio.create_task(self._run(lane)) for lane in self._mains]
-        self._side: dict[AccountId, deque[Item]] = {}  # by the payer or merchant that is awaited
-        self._side_slots = asyncio.Semaphore(SIDE_LANES_MAX)
+        self._singles = _Lane(db, Arrivals())
+        self._bulk = [_Lane(db, Arrivals()) for _ in range(BULK_LANES)]
+        self._late = Late()
+        self._late_lane = _Lane(db, self._late)
+        self._lanes = [self._singles, *self._bulk, self._late_lane]
+        self._merchants = LockedMerchants(db, self._enter)
+        self._held_keys: dict[KeyId, float] = {}  # when each was found held by somebody else
         self._isolation_slots = asyncio.Semaphore(ISOLATIONS_MAX)
+        self._callers: dict[asyncio.Future[list[Decision]], int] = {}
+        self._undecided = 0
+        self._single_came = -inf
+        self._running = [asyncio.create_task(self._run(lane)) for lane in self._lanes]
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, waiting: Waiting) -> None:
+        self._callers[waiting.future] = len(waiting.commands)
+        waiting.future.add_done_callback(self._answered)
+        self._count(len(waiting.commands))
         for item in waiting.items():
-            bulk = self._bulk[hash(item.command.payer) % BULK_LANES]
-            (bulk if waiting.bulk else self._singles).put(item)
+            self._enter(item)
+
+    def _answered(self, caller: "asyncio.Future[list[Decision]]") -> None:
+        self._count(-self._callers.pop(caller))
+
+    def _count(self, more: int) -> None:
+        self._undecided += more
+        metrics.queue_depth.set(self._undecided)
+
+    def _enter(self, item: Item) -> None:
+        if item.waiting.bulk:
+            self._bulk[hash(item.command.payer) % BULK_LANES].put(item)
+        else:
+            self._single_came = item.waiting.since
+            self._singles.put(item)
 
     async def close(self) -> None:
         """Answer everything that was put, then stop."""
-        self._closing = True
-        for lane in self._mains:
-            lane.arrived.set()
+        while self._callers:
+            await asyncio.wait(self._callers)
+        for lane in self._lanes:
+            lane.stop()
         await asyncio.gather(*self._running)
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
-    async def _run(self, lane: "_MainLane") -> None:
-        while not self._closing or not lane.empty:
-            if lane.empty:
-                await lane.chain.rest()
-                lane.arrived.clear()
-                await lane.arrived.wait()
-            items = present(await self._unobstructed(lane.take()), self._loop.time())
-            if items and not await self._attempt(items, Wait.FOR_NOBODY, lane):
-                self._in_background(self._isolate(items, Wait.FOR_NOBODY))
-            if lane.only_busy:
+    async def _run(self, lane: "_Lane") -> None:
+        while await lane.filled():
+            now = self._loop.time()
+            items = present(lane.queue.take(self._batch_max(lane, now)), now)
+            if lane is self._late_lane:
+                items = in_time(items, now)
+            else:
+                items = await self._unobstructed(items)
+            busy = await self._attempt(items, lane.chain) if items else []
+            await self._set_aside(lane.queue.put_back(busy))
+            if lane.queue.only_busy:
                 await asyncio.sleep(BUSY_PAUSE_SECONDS)
-        await lane.chain.rest()
+
+    def _batch_max(self, lane: "_Lane", now: float) -> int:
+        alone = lane in self._bulk and now - self._single_came > ALONE_SECONDS
+        return BULK_BATCH_MAX if alone else BATCH_MAX
 
     async def _unobstructed(self, items: list[Item]) -> list[Item]:
         """Without those whose accounts are waited for already: these go behind who waits."""
-        if not self._side:
+        if self._held_keys:
+            items = self._without_held_keys(items)
+        if not self._late and not self._merchants:
             return items
         free: list[Item] = []
         obstructed: list[Item] = []
         for item in items:
             (obstructed if self._awaited(item) else free).append(item)
-        await self._put_aside(obstructed, lambda item: self._awaited(item) or item.command.payer)
+        await self._set_aside(obstructed)
         return free
 
-    def _awaited(self, item: Item) -> AccountId | None:
-        accounts = (item.command.payer, item.command.merchant)
-        return next((account for account in accounts if account in self._side), None)
+    def _without_held_keys(self, items: list[Item]) -> list[Item]:
+        since = self._loop.time() - HELD_KEY_SECONDS
+        self._held_keys = {key: at for key, at in self._held_keys.items() if at > since}
+        free: list[Item] = []
+        for item in items:
+            if item.command.key_id in self._held_keys:
+                item.settle(Declined(Overloaded(HELD)))
+            else:
+                free.append(item)
+        return free
 
-    async def _run_side(self, account_id: AccountId, queue: deque[Item]) -> None:
-        """Everything that waits for one account, batch after batch, until none is left."""
-        while queue:
-            wait = Wait.FOR_PAYERS
-            async with self._side_slots:
-                items = present(_taken(queue, BATCH_MAX), self._loop.time())
-                if items and account_id == items[0].command.merchant:
-                    wait = Wait.FOR_MERCHANTS
-                decided = not items or await self._attempt(items, wait)
-            if not decided:
-                await self._isolate(items, wait)
-        del self._side[account_id]
+    def _awaited(self, item: Item) -> bool:
+        return item.command.payer in self._late or item.command.merchant in self._merchants
 
-    async def _isolate(self, items: Sequence[Item], wait: Wait) -> None:
-        """Run a failed batch again by halves, down to the one item that cannot be processed."""
-        middle = len(items) // 2
-        for half in (items[:middle], items[middle:]):
-            async with self._isolation_slots:
-                there = present(half, self._loop.time())
-                alone = len(there) == 1
-                decided = not there or await self._attempt(
-                    there, Wait.FOR_PAYERS if alone else wait
-                )
-            if not decided:
-                await self._isolate(there, wait)
+    async def _attempt(self, items: Sequence[Item], chain: Chain | None = None) -> list[Item]:
+        """Decide the items and answer them; returned are those whose payer is locked elsewhere.
 
-    async def _attempt(
-        self, items: Sequence[Item], wait: Wait, lane: "_MainLane | None" = None
-    ) -> bool:
-        """Decide the items, or put them aside. False: one may stand in its neighbours' way."""
-        try:
-            busy = await self._decide(items, wait, lane.chain if lane else None)
-        except MerchantLocked:
-            await self._put_aside(items, lambda item: item.command.merchant)
-        except _Undecided:
-            metrics.batches_isolated.inc()
-            return False
-        else:
-            late = lane.put_back(busy) if lane else busy
-            await self._put_aside(late, lambda item: item.command.payer)
-        return True
-
-    async def _decide(self, items: Sequence[Item], wait: Wait, chain: Chain | None) -> list[Item]:
-        """Commit the batch and answer it, but for those that are busy. Never fails for one item.
-
-        Raises `MerchantLocked`, unless that was waited for, and `_Undecided`.
+        Items of a locked merchant are set aside, and a batch that fails is taken apart.
         """
         outcomes: Sequence[Outcome]
         try:
-            commands = [item.command for item in items]
-            outcomes = await self._commit(commands, wait, chain, self._patience(items))
+            outcomes = await self._commit(items, chain)
+        except MerchantLocked:
+            await self._set_aside(items, merchant_locked=True)
+            return []
         except Refused as refused:
             outcomes = [Declined(refused)] * len(items)
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must be answered
-            outcomes = [Declined(_failure(error, items, wait))] * len(items)
-        busy: list[Item] = []
-        for item, outcome in zip(items, outcomes, strict=True):
-            if isinstance(outcome, Busy):
-                busy.append(item)
+            if (reason := _reason(error, items)) is None:
+                self._in_background(self._isolate(items))
+                return []
+            self._note_held_key(error, items[0])
+            outcomes = [Declined(reason)] * len(items)
+        return _answer(items, outcomes)
+
+    def _note_held_key(self, error: Exception, alone: Item) -> None:
+        key = alone.command.key_id
+        if key is None or sqlstate(error) != LOCK_NOT_AVAILABLE:
+            return
+        if len(self._held_keys) < HELD_KEYS_MAX:
+            self._held_keys[key] = self._loop.time()
+
+    async def _commit(self, items: Sequence[Item], chain: Chain | None) -> list[Outcome]:
+        commands, patience = [item.command for item in items], self._patience(items)
+        metrics.batch_size.observe(len(items))
+        with metrics.batch_seconds.time():
+            return await service.commit_batch(
+                self._db,
+                commands,
+                chain=chain,
+                lock_timeout_ms=ISOLATED_LOCK_TIMEOUT_MS,
+                patience_seconds=patience,
+            )
+
+    async def _isolate(self, items: Sequence[Item]) -> None:
+        """Run a failed batch again by halves, down to the one item that cannot be processed."""
+        metrics.batches_isolated.inc()
+        middle = len(items) // 2
+        for half in (items[:middle], items[middle:]):
+            async with self._isolation_slots:
+                now = self._loop.time()
+                there = in_time(present(half, now), now)
+                busy = await self._attempt(there) if there else []
+            await self._set_aside(busy)
+
+    async def _set_aside(self, items: Sequence[Item], *, merchant_locked: bool = False) -> None:
+        """Wait for the items' accounts; but what was decided before is answered at once."""
+        for item in await self._new(items):
+            metrics.set_aside.inc()
+            if merchant_locked or item.command.merchant in self._merchants:
+                watched = bool(self._merchants)
+                self._merchants.put(item)
+                if not watched:
+                    self._in_background(self._merchants.watch())
             else:
-                item.settle(outcome)
-        return busy
+                self._late_lane.put(item)
 
-    async def _put_aside(
-        self, items: Sequence[Item], account_of: Callable[[Item], AccountId]
-    ) -> None:
-        for item in await self._unanswered(items):
-            account_id = account_of(item)
-            queue = self._side.get(account_id)
-            if queue is None:
-                queue = self._side[account_id] = deque()
-                self._in_background(self._run_side(account_id, queue))
-            metrics.side_lane_charges.inc()
-            queue.append(item)
-
-    async def _unanswered(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Those that have to wait: what was decided before is answered without."""
+    async def _new(self, items: Sequence[Item]) -> Sequence[Item]:
         if not items:
             return items
         try:
@@ -210,62 +225,56 @@ class Lanes:
         task.add_done_callback(self._tasks.discard)
 
 
-class _MainLane:
-    def __init__(self, db: Db) -> None:
-        self.chain = Chain(db, lambda: not self.empty)
-        self.arrived = asyncio.Event()
-        self._queue: deque[Item] = deque()
-        self._busy_since: dict[AccountId, float] = {}
-        self._put_back = 0
+class _Lane:
+    """A queue, and the transactions that its batches are decided in, one after the other."""
 
-    @property
-    def empty(self) -> bool:
-        return not self._queue
-
-    @property
-    def only_busy(self) -> bool:
-        return 0 < self._put_back == len(self._queue)
+    def __init__(self, db: Db, queue: Arrivals | Late) -> None:
+        self.queue = queue
+        self.chain = Chain(db, lambda: len(queue) > 0)
+        self._arrived = asyncio.Event()
+        self._stopped = False
 
     def put(self, item: Item) -> None:
-        self._queue.append(item)
-        self.arrived.set()
+        self.queue.put(item)
+        self._arrived.set()
 
-    def take(self) -> list[Item]:
-        return _taken(self._queue, BATCH_MAX)
+    def stop(self) -> None:
+        self._stopped = True
+        self._arrived.set()
 
-    def put_back(self, busy: Sequence[Item]) -> list[Item]:
-        """Keep the items for the next batch, but for those busy for too long: they are returned."""
-        now, before = monotonic(), self._busy_since
-        payers = {item.command.payer for item in busy}
-        self._busy_since = {payer: before.get(payer, now) for payer in payers}
-        late = {payer for payer, since in self._busy_since.items() if now - since > BUSY_SECONDS}
-        kept = [item for item in busy if item.command.payer not in late]
-        self._queue.extendleft(reversed(kept))
-        self._put_back = len(kept)
-        return [item for item in busy if item.command.payer in late]
-
-
-class _Undecided(Exception):
-    """The batch failed, and it is not known whose fault it was."""
+    async def filled(self) -> bool:
+        """Wait, without a transaction, until something is queued. False: nothing ever will be."""
+        while not self.queue:
+            self._arrived.clear()
+            await self.chain.rest()
+            if self._stopped:
+                return False
+            await self._arrived.wait()
+        return True
 
 
-def _failure(error: Exception, items: Sequence[Item], wait: Wait) -> Refused:
-    """What to tell all the items' callers; raises if that is not known yet."""
-    if isinstance(error, MerchantLocked) and wait is Wait.FOR_NOBODY:
-        raise error
-    locked = sqlstate(error) == LOCK_NOT_AVAILABLE
-    if isinstance(error, MerchantLocked) or (locked and wait is Wait.FOR_PAYERS):
-        return Overloaded("the account is locked elsewhere")
-    if sqlstate(error) == QUERY_CANCELED:
+def _answer(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[Item]:
+    """Settle the items that were decided; returned are the others."""
+    busy: list[Item] = []
+    for item, outcome in zip(items, outcomes, strict=True):
+        if isinstance(outcome, Busy):
+            busy.append(item)
+        else:
+            item.settle(outcome)
+    return busy
+
+
+def _reason(error: Exception, items: Sequence[Item]) -> Refused | None:
+    """What to tell all the items' callers; None as long as it is not known whose fault it was."""
+    state = sqlstate(error)
+    if state == QUERY_CANCELED:
         return Overloaded("the database took too long")
-    if len(items) == 1 and sqlstate(error) == OUT_OF_RANGE:
-        return AccountLimit()
-    if len(items) > 1 or locked:
+    if len(items) > 1:
         log.warning("charge.batch_isolated", size=len(items), error=str(error))
-        raise _Undecided from error
+        return None
+    if state == LOCK_NOT_AVAILABLE:
+        return Overloaded(HELD)
+    if state == OUT_OF_RANGE:
+        return AccountLimit()
     log.error("charge.failed", charge_id=str(items[0].command.id), exc_info=error)
     return ChargeFailed(items[0].command.id)
-
-
-def _taken(queue: deque[Item], most: int) -> list[Item]:
-    return [queue.popleft() for _ in range(min(len(queue), most))]

@@ -50,6 +50,7 @@ class Charge(NamedTuple):
 class ListedCharge(NamedTuple):
     charge: Charge
     created_at: datetime
+    refunded_minor: int
 
 
 class Approved(NamedTuple):
@@ -67,8 +68,50 @@ class Declined(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """Undecided: the payer's account is locked elsewhere. The charge leaves the main lane."""
+    """Undecided: the payer's account is locked elsewhere."""
 
 
 Decision = Approved | Replayed | Declined
 Outcome = Decision | Busy
+
+
+class RefundCommand(NamedTuple):
+    """Give `asked_minor` of a charge back to its payer; None asks for all that is left.
+
+    `id` is the refund's, and its posting's, minted before anything is written; `key` is the
+    client's. Of the charge only that counts which never changes.
+    """
+
+    id: UUID
+    charge: Charge
+    asked_minor: int | None
+    reason: str | None
+    key: str
+
+    @property
+    def key_id(self) -> KeyId:
+        return KeyId(self.key, self.charge.merchant_id, Operation.REFUND)
+
+    @property
+    def payer(self) -> AccountId:
+        return AccountId(user_owner(self.charge.user_id), self.charge.money.currency)
+
+    @property
+    def merchant(self) -> AccountId:
+        return AccountId(merchant_owner(self.charge.merchant_id), self.charge.money.currency)
+
+
+class Refund(NamedTuple):
+    """A refund that was made, as it is answered: now, and at every replay.
+
+    `refunded_after_minor` is how much of the charge was refunded right after it. `amount_given`
+    tells whether the caller said how much: who repeats it must do so too.
+    """
+
+    id: UUID
+    charge_id: UUID
+    money: Money
+    refunded_after_minor: int
+    amount_given: bool
+    reason: str | None
+    created_at: datetime

@@ -1,20 +1,28 @@
-"""Which of a batch's charges are made: a pure decision over locked balances, in arrival order."""
+"""Which of a batch's charges are made, in arrival order, and what of a charge may be refunded.
+
+Pure decisions over what is locked.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
+from picopay.charges.errors import MerchantBalanceInsufficient, RefundExceedsCharge
 from picopay.charges.model import (
     Approved,
     Charge,
     ChargeCommand,
     Decision,
     Declined,
+    Refund,
+    RefundCommand,
     Replayed,
 )
 from picopay.idempotency.errors import KeyReused
 from picopay.idempotency.model import KeyId
 from picopay.idempotency.rules import differing
 from picopay.kernel.errors import Refused
+from picopay.kernel.money import Money
 from picopay.ledger.model import Move, PostingKind
 from picopay.ledger.rules import Book, insufficient
 from picopay.users.errors import UserNotFound
@@ -103,3 +111,49 @@ def refused_claims(
         if not isinstance(decision, Declined)
     }
     return {key: resource for key, resource in claimed.items() if key not in kept}
+
+
+def decide_refund(command: RefundCommand, refunded_minor: int, now: datetime) -> Refund:
+    """The refund to be made of a charge of which `refunded_minor` went back before.
+
+    Raises `RefundExceedsCharge`.
+    """
+    charged, currency = command.charge.money
+    left = charged - refunded_minor
+    minor = left if command.asked_minor is None else command.asked_minor
+    if not 0 < minor <= left:
+        raise RefundExceedsCharge(Money(left, currency))
+    return Refund(
+        command.id,
+        command.charge.id,
+        Money(minor, currency),
+        refunded_minor + minor,
+        amount_given=command.asked_minor is not None,
+        reason=command.reason,
+        created_at=now,
+    )
+
+
+def post_refund(book: Book, command: RefundCommand, refund: Refund) -> None:
+    """From the merchant, who must have it, back to the payer.
+
+    Raises `MerchantBalanceInsufficient` or `AccountLimit`.
+    """
+    available = Money(book.balance(command.merchant), refund.money.currency)
+    if available.minor < refund.money.minor:
+        raise MerchantBalanceInsufficient(available, refund.money)
+    kind = PostingKind.REFUND
+    book.post(Move(refund.id, kind, command.merchant, command.payer, refund.money.minor))
+
+
+def replay_refund(command: RefundCommand, refund: Refund) -> Refund:
+    """What the key has made, if the command means the same. Raises `KeyReused`."""
+    given = refund.money.minor if refund.amount_given else None
+    different = differing(
+        charge_id=(command.charge.id, refund.charge_id),
+        amount=(command.asked_minor, given),
+        reason=(command.reason, refund.reason),
+    )
+    if different:
+        raise KeyReused(different)
+    return refund

@@ -103,6 +103,7 @@ class ListedChargeOut:
     status: Literal["success"]
     idempotency_key: str | None
     new_balance: MoneyOut
+    refunded: MoneyOut
     created_at: datetime
 
     @classmethod
@@ -110,7 +111,8 @@ class ListedChargeOut:
         charge = listed.charge
         return cls(
             charge.id, charge.user_id, charge.money, charge.money.currency, "success",
-            charge.key, balance_after(charge), listed.created_at,
+            charge.key, balance_after(charge),
+            Money(listed.refunded_minor, charge.money.currency), listed.created_at,
         )  # fmt: skip
 
 

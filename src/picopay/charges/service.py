@@ -1,10 +1,9 @@
 """Use cases of charging: commit a batch, look charges up."""
 
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Final
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -36,29 +35,15 @@ from picopay.infra.db import (
     OutcomeUnknown,
 )
 from picopay.infra.logs import log
-from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, sqlstate
 from picopay.infra.tx import Tx
 from picopay.ledger import service as ledger
 from picopay.ledger.model import AccountId, Posting, user_id_of
 from picopay.ledger.rules import Book
 from picopay.users import service as users
 
-# How long a main lane waits for a merchant or a key: others' charges wait with it.
-MAIN_LOCK_TIMEOUT_MS: Final = 250
-# How long a side lane waits for its account, before the callers are told 503 `overloaded`.
-SIDE_LOCK_TIMEOUT_MS: Final = 10_000
-
-
-class Wait(Enum):
-    """For whom a batch waits long, holding up nobody but those who are in it."""
-
-    FOR_NOBODY = auto()  # payers that are locked elsewhere come back `Busy`
-    FOR_MERCHANTS = auto()  # likewise
-    FOR_PAYERS = auto()  # and merchants
-
 
 class MerchantLocked(Exception):
-    """A merchant's account is held by somebody else for longer than the batch may wait."""
+    """A merchant's account is held by somebody else for longer than the pool's lock timeout."""
 
 
 @dataclass(slots=True)
@@ -76,29 +61,38 @@ class _NothingToWrite(Exception):
 async def commit_batch(
     db: Db,
     commands: Sequence[ChargeCommand],
-    wait: Wait,
     *,
     chain: Chain | None = None,
+    lock_timeout_ms: int | None = None,
     patience_seconds: float = LOST_DATABASE_SECONDS,
 ) -> list[Outcome]:
     """Decide and write a batch in one transaction; the outcomes in the order of the commands.
 
-    The transaction is the next of `chain`, if that is given, and waits for no lock for long.
-    A lost connection or COMMIT is settled here, by looking again: an outcome is either certain
-    or `OutcomeUnknown`. Raises `DatabaseUnavailable` and `MerchantLocked`.
+    The transaction is the next of `chain`, if that is given, or else one that waits for locks for
+    `lock_timeout_ms`, by default the pool's. It waits for no payer: those that are locked
+    elsewhere come back `Busy`. A lost connection or COMMIT is settled here, by looking again: an
+    outcome is either certain or `OutcomeUnknown`. Raises `DatabaseUnavailable` and
+    `MerchantLocked`.
     """
-    timeout_ms = MAIN_LOCK_TIMEOUT_MS if wait is Wait.FOR_NOBODY else SIDE_LOCK_TIMEOUT_MS
 
-    async def once() -> list[Outcome]:
+    def begin() -> AbstractAsyncContextManager[Tx]:
+        return chain.begin() if chain else db.begin(lock_timeout_ms=lock_timeout_ms)
+
+    return await db.retrying(partial(_commit, db, commands, begin), patience_seconds)
+
+
+async def _commit(
+    db: Db, commands: Sequence[ChargeCommand], begin: Callable[[], AbstractAsyncContextManager[Tx]]
+) -> list[Outcome]:
+    while True:
         attempt = _Attempt()
         try:
-            begun = chain.begin() if chain else db.begin(lock_timeout_ms=timeout_ms)
             with suppress(_NothingToWrite):
-                async with begun as tx:
-                    await _run(tx, commands, attempt, wait)
+                async with begin() as tx:
+                    await _run(tx, commands, attempt)
         except ledger.PayeesMissing as missing:
             await _open(db, missing.account_ids)
-            return await once()
+            continue
         except CommitInDoubt:
             landed = await _landed(db, attempt.postings[0])
             if landed is None:
@@ -106,8 +100,6 @@ async def commit_batch(
             if not landed:
                 raise ConnectionLost("the commit did not happen") from None
         return attempt.outcomes
-
-    return await db.retrying(once, patience_seconds)
 
 
 async def _open(db: Db, merchants: Sequence[AccountId]) -> None:
@@ -117,9 +109,8 @@ async def _open(db: Db, merchants: Sequence[AccountId]) -> None:
             await ledger.open_accounts(tx, merchants)
 
 
-async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt, wait: Wait) -> None:
-    wanted = {command.payer for command in commands}
-    payers = await ledger.lock_payers(tx, wanted, wait=wait is Wait.FOR_PAYERS)
+async def _run(tx: Tx, commands: Sequence[ChargeCommand], attempt: _Attempt) -> None:
+    payers = await ledger.lock_payers(tx, {command.payer for command in commands})
     at_hand = [c for c in commands if c.payer not in payers.busy] if payers.busy else commands
     claims = rules.claims(at_hand)
     taken = await idempotency.claim(tx, claims)
@@ -142,10 +133,8 @@ async def _write(tx: Tx, book: Book, approved: Sequence[Charge]) -> None:
     """The only statement that touches merchants' accounts: everybody needs them."""
     try:
         await ledger.write(tx, book, store.insertion(approved))
-    except (DBAPIError, asyncpg.PostgresError) as error:
-        if sqlstate(error) == LOCK_NOT_AVAILABLE:
-            raise MerchantLocked from error
-        raise
+    except asyncpg.LockNotAvailableError as error:
+        raise MerchantLocked from error
 
 
 async def replays(db: Db, commands: Sequence[ChargeCommand]) -> list[Decision | None]:

@@ -9,14 +9,14 @@ from sqlalchemy import Row, Select, select
 
 from picopay.charges.model import Charge, ListedCharge
 from picopay.charges.tables import Charges
-from picopay.infra.tx import Part, Tx, bigints
+from picopay.infra.tx import Part, Tx, bigints, texts
 from picopay.kernel.money import Money
 from picopay.ledger.model import user_id_of, user_owner
 
 _INSERT = """
 INSERT INTO charges (owner, id, merchant_id, currency, idempotency_key, amount, balance_after)
-SELECT * FROM unnest(%1::text[], %2::uuid[], %3::text[], %4::text[], %5::text[],
-                     %6::text::bigint[], %7::text::bigint[])
+SELECT * FROM unnest(%1::text::text[], %2::uuid[], %3::text::text[], %4::text::text[],
+                     %5::text::text[], %6::text::bigint[], %7::text::bigint[])
 RETURNING 1
 """
 
@@ -39,8 +39,9 @@ def insertion(charges: Sequence[Charge]) -> Part:
         )
         for c in charges
     ]  # fmt: skip
-    *names, amounts, balances = zip(*rows, strict=True)
-    return Part("charged", _INSERT, (*names, bigints(amounts), bigints(balances)), len(rows))
+    owners, ids, *names, amounts, balances = zip(*rows, strict=True)
+    numbers = bigints(amounts), bigints(balances)
+    return Part("charged", _INSERT, (texts(owners), ids, *map(texts, names), *numbers), len(rows))
 
 
 async def select_by_ids(
@@ -83,4 +84,4 @@ def _listed(row: Row[Any]) -> ListedCharge:
         row.id, row.merchant_id, user_id_of(row.owner), money, row.balance_after,
         row.idempotency_key,
     )  # fmt: skip
-    return ListedCharge(charge, row.created_at)
+    return ListedCharge(charge, row.created_at, row.refunded)

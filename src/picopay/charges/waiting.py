@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from picopay.charges.errors import Overloaded
 from picopay.charges.model import ChargeCommand, Decision, Declined
 from picopay.infra import metrics
+from picopay.kernel.errors import Overloaded
 
 # A caller who has waited this long is asked whether he is still there before he is charged.
 ASK_AFTER_SECONDS: Final = 0.02
+# How long a charge waits, since it came, for an account that is locked elsewhere.
+LOCKED_SECONDS: Final = 10.0
 
 Gone = Callable[[], bool]
 
@@ -71,3 +73,12 @@ def present(items: Sequence[Item], now: float) -> list[Item]:
         else:
             there.append(item)
     return there
+
+
+def in_time(items: Sequence[Item], now: float) -> list[Item]:
+    """Those that may wait for a locked account some more; the others are told that it is."""
+    latest = now - LOCKED_SECONDS
+    for item in items:
+        if item.waiting.since <= latest:
+            item.settle(Declined(Overloaded("the account is locked elsewhere")))
+    return [item for item in items if item.waiting.since > latest]

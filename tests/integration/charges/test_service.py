@@ -1,20 +1,20 @@
 """Charging on a real database: once for each key, whatever happens in between."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from tests.builders import a_charge, a_deposit, connect
+from tests.builders import a_charge, a_deposit
 from tests.conftest import Stores
 from tests.integration.proxies import Cut, PostgresProxy
+from tests.races.truth import locked
 
 from picopay.charges import service
 from picopay.charges.errors import ChargeNotFound
-from picopay.charges.model import Approved, Busy, Declined, Outcome, Replayed
-from picopay.charges.service import MerchantLocked, Wait
+from picopay.charges.model import Approved, Busy, ChargeCommand, Declined, Outcome, Replayed
+from picopay.charges.service import MerchantLocked
 from picopay.charges.store import Filter
+from picopay.infra import sessions
 from picopay.infra.db import Db
 from picopay.users import service as users
 
@@ -44,16 +44,15 @@ def codes(outcomes: list[Outcome]) -> list[str]:
     ]
 
 
-@asynccontextmanager
-async def locked_elsewhere(stores: Stores, owner: str) -> AsyncGenerator[asyncpg.Connection]:
-    """Another session that holds the owner's account."""
-    other = await connect(stores.database_url)
-    try:
-        async with other.transaction():
-            await other.execute("SELECT 1 FROM accounts WHERE owner = $1 FOR UPDATE", owner)
-            yield other
-    finally:
-        await other.close()
+async def patiently(db: Db, batch: list[ChargeCommand]) -> list[Outcome]:
+    """Decide the batch, its busy payers' charges again until they are decided, too."""
+    outcomes = await service.commit_batch(db, batch)
+    while busy := [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Busy)]:
+        await asyncio.sleep(0.002)
+        again = await service.commit_batch(db, [batch[n] for n in busy])
+        for n, outcome in zip(busy, again, strict=True):
+            outcomes[n] = outcome
+    return outcomes
 
 
 async def test_a_batch_is_written_and_answered_in_order(db: Db, owner: asyncpg.Connection) -> None:
@@ -66,7 +65,7 @@ async def test_a_batch_is_written_and_answered_in_order(db: Db, owner: asyncpg.C
         a_charge(10_000, key="a"),
         a_charge(20_000, key="a"),
     ]
-    outcomes = await service.commit_batch(db, batch, Wait.FOR_NOBODY)
+    outcomes = await service.commit_batch(db, batch)
     assert codes(outcomes) == [
         "approved",
         "insufficient-balance",
@@ -86,7 +85,7 @@ async def test_the_merchant_is_credited_under_the_charges_own_id(
     db: Db, owner: asyncpg.Connection
 ) -> None:
     command = a_charge(2500)
-    await service.commit_batch(db, [command], Wait.FOR_NOBODY)
+    await service.commit_batch(db, [command])
     query = "SELECT * FROM postings WHERE id = $1"
     posting = await owner.fetchrow(query, command.id)
     assert posting is not None
@@ -97,18 +96,18 @@ async def test_the_merchant_is_credited_under_the_charges_own_id(
 
 
 async def test_a_key_replays_its_charge_in_later_batches(db: Db) -> None:
-    (first,) = await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
-    await service.commit_batch(db, [a_charge(50_000)], Wait.FOR_NOBODY)
-    (again,) = await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
+    (first,) = await service.commit_batch(db, [a_charge(key="a")])
+    await service.commit_batch(db, [a_charge(50_000)])
+    (again,) = await service.commit_batch(db, [a_charge(key="a")])
     assert isinstance(first, Approved)
     assert again == Replayed(first.charge)
     assert await balance(db) == 49_000
 
 
 async def test_a_key_used_for_something_else_is_refused_and_charges_nothing(db: Db) -> None:
-    await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
+    await service.commit_batch(db, [a_charge(key="a")])
     others = [a_charge(2000, key="a"), a_charge(user_id=2, currency="JPY", key="a")]
-    outcomes = await service.commit_batch(db, others, Wait.FOR_NOBODY)
+    outcomes = await service.commit_batch(db, others)
     named = [o.reason.fields["mismatched_fields"] for o in outcomes if isinstance(o, Declined)]
     assert named == [["amount"], ["currency", "user_id"]]
     assert (await balance(db), await balance(db, 2)) == (99_000, 100_000)
@@ -116,7 +115,7 @@ async def test_a_key_used_for_something_else_is_refused_and_charges_nothing(db: 
 
 async def test_a_key_belongs_to_its_merchant(db: Db) -> None:
     batch = [a_charge(key="a"), a_charge(key="a", merchant_id="other")]
-    assert codes(await service.commit_batch(db, batch, Wait.FOR_NOBODY)) == ["approved", "approved"]
+    assert codes(await service.commit_batch(db, batch)) == ["approved", "approved"]
     assert await balance(db) == 98_000
 
 
@@ -124,23 +123,19 @@ async def test_a_key_belongs_to_its_merchant(db: Db) -> None:
 async def test_a_declined_charge_gives_its_key_back(
     db: Db, owner: asyncpg.Connection, user_id: int
 ) -> None:
-    declined = await service.commit_batch(
-        db, [a_charge(150_000, user_id=user_id, key="a")], Wait.FOR_NOBODY
-    )
+    declined = await service.commit_batch(db, [a_charge(150_000, user_id=user_id, key="a")])
     assert isinstance(declined[0], Declined)
     assert await count(owner, "idempotency_keys WHERE operation = 'charge'") == 0
     assert await count(owner, "charges") == 0
 
     await users.create(db, user_id)
     await users.deposit(db, a_deposit(150_000, user_id=user_id))
-    retried = await service.commit_batch(
-        db, [a_charge(150_000, user_id=user_id, key="a")], Wait.FOR_NOBODY
-    )
+    retried = await service.commit_batch(db, [a_charge(150_000, user_id=user_id, key="a")])
     assert codes(retried) == ["approved"]
 
 
 async def test_twins_in_concurrent_batches_are_one_charge(db: Db) -> None:
-    attempts = (service.commit_batch(db, [a_charge(key="a")], Wait.FOR_PAYERS) for _ in range(10))
+    attempts = (patiently(db, [a_charge(key="a")]) for _ in range(10))
     outcomes = [outcome for (outcome,) in await asyncio.gather(*attempts)]
     assert sorted(codes(outcomes)) == ["approved", *["replayed"] * 9]
     assert len({o.charge for o in outcomes if isinstance(o, (Approved, Replayed))}) == 1
@@ -148,10 +143,7 @@ async def test_twins_in_concurrent_batches_are_one_charge(db: Db) -> None:
 
 
 async def test_concurrent_batches_never_overdraw(db: Db) -> None:
-    attempts = (
-        service.commit_batch(db, [a_charge(3000) for _ in range(5)], Wait.FOR_PAYERS)
-        for _ in range(10)
-    )
+    attempts = (patiently(db, [a_charge(3000) for _ in range(5)]) for _ in range(10))
     told = [code for outcomes in await asyncio.gather(*attempts) for code in codes(outcomes)]
     assert told.count("approved") == 33
     assert told.count("insufficient-balance") == 17
@@ -162,7 +154,7 @@ async def test_batches_that_claim_keys_in_opposite_orders_do_not_deadlock(db: Db
     keys = [str(number) for number in range(40)]
     one = [a_charge(100, key=key) for key in keys]
     other = [a_charge(100, key=key) for key in reversed(keys)]
-    attempts = (service.commit_batch(db, batch, Wait.FOR_PAYERS) for batch in (one, other))
+    attempts = (patiently(db, batch) for batch in (one, other))
     told = [code for outcomes in await asyncio.gather(*attempts) for code in codes(outcomes)]
     assert (told.count("approved"), told.count("replayed")) == (40, 40)
     assert await balance(db) == 96_000
@@ -177,29 +169,23 @@ async def test_a_payer_locked_elsewhere_is_busy_and_delays_nobody(
         a_charge(),
         a_charge(currency="JPY"),
     ]
-    async with locked_elsewhere(clean, "user:1"), asyncio.timeout(2):
-        outcomes = await service.commit_batch(db, batch, Wait.FOR_NOBODY)
+    async with locked(clean.database_url, "user:1"), asyncio.timeout(2):
+        outcomes = await service.commit_batch(db, batch)
     assert codes(outcomes) == ["busy", "approved", "busy", "insufficient-balance"]
     assert await balance(db) == 100_000
     assert await count(owner, "idempotency_keys WHERE key = 'busy'") == 0
     assert isinstance(outcomes[0], Busy)
 
 
-async def test_who_waits_for_a_payer_is_served_once_it_is_free(db: Db, clean: Stores) -> None:
-    async with locked_elsewhere(clean, "user:1"):
-        waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], Wait.FOR_PAYERS))
-        done, _ = await asyncio.wait([waiting], timeout=0.3)
-        assert not done
-    assert codes(await waiting) == ["approved"]
-
-
 async def test_a_merchant_locked_for_long_fails_the_batch_without_a_trace(
     db: Db, clean: Stores, owner: asyncpg.Connection
 ) -> None:
-    await service.commit_batch(db, [a_charge()], Wait.FOR_NOBODY)
-    async with locked_elsewhere(clean, "merchant:default"):
+    await service.commit_batch(db, [a_charge()])
+    lanes = Db(clean.database_url, session=sessions.RESERVED)
+    async with locked(clean.database_url, "merchant:default"):
         with pytest.raises(MerchantLocked):
-            await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
+            await service.commit_batch(lanes, [a_charge(key="a")])
+    await lanes.close()
     assert await balance(db) == 99_000
     assert await count(owner, "idempotency_keys WHERE key = 'a'") == 0
 
@@ -210,12 +196,12 @@ async def test_a_lost_commit_is_looked_up_and_ends_in_one_charge(
 ) -> None:
     batch = [a_charge(key="a"), a_charge(user_id=2), a_charge(999_999, key="poor")]
     proxy.cut = cut
-    outcomes = await service.commit_batch(lossy_db, batch, Wait.FOR_NOBODY)
+    outcomes = await service.commit_batch(lossy_db, batch)
     assert proxy.commits_lost == 1
     assert codes(outcomes) == ["approved", "approved", "insufficient-balance"]
     assert await count(owner, "charges") == 2
     assert (await balance(db), await balance(db, 2)) == (99_000, 99_000)
-    (again,) = await service.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
+    (again,) = await service.commit_batch(db, [a_charge(key="a")])
     assert isinstance(outcomes[0], Approved)
     assert again == Replayed(outcomes[0].charge)
 
@@ -235,9 +221,9 @@ async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unkno
 ) -> None:
     cut, charged = case
     command, twin, poor = a_charge(key="a"), a_charge(key="a"), a_charge(999_999)
-    await service.commit_batch(lossy_db, [a_charge(key="before")], Wait.FOR_NOBODY)
+    await service.commit_batch(lossy_db, [a_charge(key="before")])
     proxy.cut, proxy.stay_lost = cut, True
-    told = await service.commit_batch(lossy_db, [command, twin, poor], Wait.FOR_NOBODY)
+    told = await service.commit_batch(lossy_db, [command, twin, poor])
     # The twin would replay a charge that may not be there, and the refusal counts it as paid.
     assert codes(told) == ["outcome-unknown", "outcome-unknown", "database-unavailable"]
     unknown = told[0]
@@ -246,7 +232,7 @@ async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unkno
 
     proxy.come_back()
     assert await count(owner, "charges") == 1 + charged
-    retried = await service.commit_batch(lossy_db, [a_charge(key="a")], Wait.FOR_NOBODY)
+    retried = await service.commit_batch(lossy_db, [a_charge(key="a")])
     assert codes(retried) == ["replayed" if charged else "approved"]
     assert await count(owner, "charges") == 2
 
@@ -255,9 +241,7 @@ async def test_first_charges_of_a_merchant_open_one_account_however_many_come_at
     db: Db, owner: asyncpg.Connection
 ) -> None:
     batches = [[a_charge(user_id=user), a_charge(user_id=user)] for user in (1, 2)]
-    told = await asyncio.gather(
-        *(service.commit_batch(db, batch, Wait.FOR_NOBODY) for batch in batches)
-    )
+    told = await asyncio.gather(*(service.commit_batch(db, batch) for batch in batches))
     assert [codes(outcomes) for outcomes in told] == [["approved", "approved"]] * 2
     rows = await owner.fetch("SELECT credits, version FROM accounts WHERE owner LIKE 'merchant:%'")
     assert [tuple(row) for row in rows] == [(4000, 4)]
@@ -266,7 +250,7 @@ async def test_first_charges_of_a_merchant_open_one_account_however_many_come_at
 async def test_a_batch_in_which_nothing_is_charged_opens_no_account(
     db: Db, owner: asyncpg.Connection
 ) -> None:
-    told = await service.commit_batch(db, [a_charge(999_999)], Wait.FOR_NOBODY)
+    told = await service.commit_batch(db, [a_charge(999_999)])
     assert codes(told) == ["insufficient-balance"]
     assert await count(owner, "accounts WHERE owner LIKE 'merchant:%'") == 0
 
@@ -275,25 +259,26 @@ async def test_the_account_is_opened_although_that_commit_was_lost(
     lossy_db: Db, proxy: PostgresProxy, owner: asyncpg.Connection
 ) -> None:
     proxy.cut = Cut.AFTER_COMMIT
-    told = await service.commit_batch(lossy_db, [a_charge()], Wait.FOR_NOBODY)
+    told = await service.commit_batch(lossy_db, [a_charge()])
     assert (proxy.commits_lost, codes(told)) == (1, ["approved"])
     assert await count(owner, "charges") == 1
 
 
 async def test_a_session_killed_while_it_waits_is_run_again(db: Db, clean: Stores) -> None:
-    async with locked_elsewhere(clean, "user:1") as other:
-        waiting = asyncio.create_task(service.commit_batch(db, [a_charge()], Wait.FOR_PAYERS))
+    await service.commit_batch(db, [a_charge()])
+    async with locked(clean.database_url, "merchant:default") as other:
+        waiting = asyncio.create_task(service.commit_batch(db, [a_charge()]))
         await asyncio.sleep(0.2)
         blocked = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                       WHERE wait_event_type = 'Lock' AND datname = current_database()"""
         assert await other.fetch(blocked) == [(True,)]
     assert codes(await waiting) == ["approved"]
-    assert await balance(db) == 99_000
+    assert await balance(db) == 98_000
 
 
 async def test_charges_are_listed_newest_first_to_their_merchant_alone(db: Db) -> None:
     batch = [a_charge(100), a_charge(200, user_id=2), a_charge(300, merchant_id="other")]
-    await service.commit_batch(db, batch, Wait.FOR_NOBODY)
+    await service.commit_batch(db, batch)
     page = await service.page(db, "default", Filter(), 20)
     assert [listed.charge.id for listed in page] == [batch[1].id, batch[0].id]
     below = Filter(after=batch[1].id)
