@@ -1,0 +1,119 @@
+"""Group commit: of orders, and of what providers say of payments."""
+
+import asyncio
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final, TypeVar
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
+from picopay.infra.db import Db
+from picopay.infra.gathering import Gatherer
+from picopay.infra.sqlstates import WAITED, sqlstate
+from picopay.kernel.errors import Overloaded
+from picopay.ledger.errors import AccountLimit
+from picopay.orders import payments, service
+from picopay.orders.model import REFUND, OrderCommand, Result, Shop, Word
+from picopay.orders.rules import Busy, Declined, GiveBack, Made, Outcome, Replay, Settlement
+from picopay.outbox.bell import Rings
+
+C = TypeVar("C")
+R = TypeVar("R")
+
+LOCKED_SECONDS_MAX: Final = 10.0
+AGAIN_SECONDS: Final = 0.02
+# A callback often comes while the answer that named its payment is being written down.
+BOUND_SECONDS_MAX: Final = 0.2
+# So many wait for locks at a time, each with a connection that all requests share.
+ALONE_MAX: Final = 4
+ALONE_SECONDS_MAX: Final = 3.0
+
+
+async def _asked(gatherer: Gatherer[C, R], command: C, seconds: float) -> R:
+    """Again and again for so long while it is `Busy`; holding nothing meanwhile."""
+    give_up_at = monotonic() + seconds
+    while isinstance(result := await gatherer.submit(command), Busy):
+        if monotonic() > give_up_at:
+            break
+        await asyncio.sleep(AGAIN_SECONDS)
+    return result
+
+
+class Batcher:
+    """Orders that meet a locked product ask again, holding nothing."""
+
+    def __init__(self, db: Db, shop: Shop, bell: Rings) -> None:
+        self._db = db
+        self._shop = shop
+        self._bell = bell
+        self._gatherer = Gatherer("orders", self._commit)
+
+    async def place(self, command: OrderCommand) -> Made | Replay | Declined:
+        """Committed when this returns. Raises `Overloaded`, and what `service.place_batch` does."""
+        outcome = await _asked(self._gatherer, command, LOCKED_SECONDS_MAX)
+        if isinstance(outcome, Busy):
+            raise Overloaded("a product of the order is locked for too long")
+        return outcome
+
+    async def close(self) -> None:
+        """Commit everything that was accepted, then stop."""
+        await self._gatherer.close()
+
+    async def _commit(self, commands: Sequence[OrderCommand]) -> list[Outcome]:
+        outcomes = await service.place_batch(self._db, self._shop, commands)
+        self._bell.ring(self._shop.provider.consumer)
+        return outcomes
+
+
+class _NotAllError(Exception):
+    """Of a batch, one does not fit."""
+
+
+class Settler:
+    """All payments are booked on the same two accounts: together, or each waits for the other."""
+
+    def __init__(self, db: Db, bell: Rings) -> None:
+        self._db = db
+        self._bell = bell
+        self._gatherer = Gatherer("callbacks", self._commit)
+        self._alone = asyncio.Semaphore(ALONE_MAX)
+
+    async def settle(self, word: Word) -> Settlement:
+        """Committed when this returns. Raises `Overloaded`, and what `payments.settle` does."""
+        settlement = None
+        if word.result is Result.SUCCESS:  # a failure needs no account: why should it wait for one?
+            settlement = await _asked(self._gatherer, word, BOUND_SECONDS_MAX)
+        if settlement is None or isinstance(settlement, Busy):
+            settlement = await self._by_itself(word)
+        if isinstance(settlement, GiveBack):
+            self._bell.ring(REFUND.consumer)
+        return settlement
+
+    async def _by_itself(self, word: Word) -> Settlement:
+        try:
+            async with asyncio.timeout(ALONE_SECONDS_MAX):
+                await self._alone.acquire()
+        except TimeoutError:
+            raise Overloaded("too many callbacks wait for orders that are locked") from None
+        try:
+            return await payments.settle(self._db, word)
+        finally:
+            self._alone.release()
+
+    async def close(self) -> None:
+        """Commit everything that was accepted, then stop."""
+        await self._gatherer.close()
+
+    async def _commit(self, words: Sequence[Word]) -> list[Settlement | Busy | None]:
+        try:
+            return await payments.settle_together(self._db, words)
+        except (DBAPIError, asyncpg.PostgresError) as error:
+            if sqlstate(error) not in WAITED:
+                raise
+            # For an account that all of them need: by halves they would only wait longer.
+            raise Overloaded("an account of the payments is locked for too long") from None
+        except AccountLimit as error:
+            if len(words) == 1:
+                raise
+            raise _NotAllError from error  # by halves then: there may be room for the others

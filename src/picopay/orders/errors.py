@@ -1,0 +1,51 @@
+"""Why an order is refused."""
+
+from uuid import UUID
+
+from picopay.idempotency.errors import KeyReused
+from picopay.kernel.errors import Refused
+
+
+class ProductUnavailable(Refused):
+    """A product that there is not, or that is not sold."""
+
+    code = "product-unavailable"
+
+    def __init__(self, product_id: UUID) -> None:
+        super().__init__(f"product {product_id} is not for sale", product_id=product_id)
+
+
+class InsufficientStock(Refused):
+    code = "insufficient-stock"
+
+    def __init__(self, product_id: UUID, requested: int, available: int) -> None:
+        super().__init__(
+            f"{available} of product {product_id} are left, {requested} were asked for",
+            product_id=product_id,
+            requested=requested,
+            available=available,
+        )
+
+
+class OrderTooLarge(Refused):
+    code = "order-too-large"
+
+
+class OrderKeyReused(KeyReused):
+    """As `KeyReused`; the orders API has always answered it so."""
+
+    status = 409
+
+
+class OrderNotFound(Refused):
+    code = "order-not-found"
+
+    def __init__(self, order_id: UUID) -> None:
+        super().__init__(f"there is no order {order_id}")
+
+
+class OrderNotCancelable(Refused):
+    code = "order-not-cancelable"
+
+    def __init__(self, order_id: UUID, status: str) -> None:
+        super().__init__(f"order {order_id} is {status}", status_of_order=status)

@@ -1,0 +1,126 @@
+"""What happens to orders later: payments are asked for, polled, timed out and given back."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+import orjson
+
+from picopay.infra import metrics
+from picopay.infra.db import Db
+from picopay.infra.logs import log
+from picopay.infra.tx import Tx
+from picopay.orders import payments
+from picopay.orders.gateway import Gateway
+from picopay.orders.model import (
+    PAYMENTS,
+    POLL,
+    POLL_SECONDS,
+    REFUND,
+    TIMEOUT,
+    WALLETS,
+    Provider,
+    Word,
+    order_of,
+)
+from picopay.orders.rules import Settlement
+from picopay.outbox.consumer import Consumer
+from picopay.outbox.errors import NotYet, Permanent
+from picopay.outbox.model import Event
+
+# A provider is asked about so many orders at a time, by each worker.
+CONCURRENCY: Final = 8
+
+# Log events; see docs/reference/logs.md.
+TIMED_OUT: Final = "order.payment_timed_out"
+GIVEN_UP: Final = "order.payment_given_up"
+REFUND_FAILED: Final = "order.refund_failed"
+
+
+class Payments:
+    """Asks the provider for the order's money. A crash in between asks again, with the same key."""
+
+    def __init__(self, db: Db, gateway: Gateway, timeout_seconds: float) -> None:
+        self._db = db
+        self._gateway = gateway
+        self._timeout_seconds = timeout_seconds
+
+    async def ask(self, event: Event) -> None:
+        stored = await payments.ask(self._db, order_of(event.aggregate), self._timeout_seconds)
+        if stored is not None:
+            order = stored.order
+            payment_id = await self._gateway.create_payment(order.id, order.total)
+            await payments.bind(self._db, order.id, payment_id)
+
+    async def poll(self, event: Event) -> None:
+        """A callback that never comes must not leave money between the two."""
+        order_id, payment_id = order_of(event.aggregate), _payment_of(event)
+        if not await payments.is_unsettled(self._db, order_id, payment_id):
+            return
+        result = (await self._gateway.standing(payment_id)).result
+        if result is None:
+            raise NotYet(POLL_SECONDS, "the provider does not know yet")
+        await payments.settle(self._db, Word(order_id, payment_id, result))
+
+    async def time_out(self, event: Event) -> None:
+        order_id = order_of(event.aggregate)
+        if await payments.time_out(self._db, order_id):
+            log.info(TIMED_OUT, order_id=str(order_id))
+
+    async def refund(self, event: Event) -> None:
+        order_id, payment_id = order_of(event.aggregate), _payment_of(event)
+        refund = await payments.refund_due(self._db, order_id, payment_id)
+        if refund is None:
+            return
+        if refund.provider is not Provider.FAKE:
+            raise Permanent(f"refund payment {payment_id} by hand: nobody can be called for it")
+        await self._gateway.refund(payment_id)
+        await payments.refunded(self._db, order_id, payment_id)
+
+
+class Wallets:
+    """Pays orders from users' balances; counted once that is committed."""
+
+    def __init__(self) -> None:
+        self._settled: dict[UUID, Settlement] = {}
+
+    async def pay(self, tx: Tx, events: Sequence[Event]) -> None:
+        for event in sorted(events, key=lambda event: event.aggregate):
+            self._settled[event.id] = await payments.pay_from_wallet(tx, order_of(event.aggregate))
+
+    def count(self, events: Sequence[Event]) -> None:
+        for event in events:
+            payments.count(self._settled.pop(event.id))
+
+
+async def give_up(tx: Tx, events: Sequence[Event]) -> None:
+    for event in events:
+        order_id = order_of(event.aggregate)
+        if await payments.give_up(tx, order_id):
+            metrics.orders_canceled.inc()
+            log.error(GIVEN_UP, order_id=str(order_id))
+
+
+async def refund_failed(tx: Tx, events: Sequence[Event]) -> None:
+    for event in events:
+        order_id = order_of(event.aggregate)
+        await payments.refund_failed(tx, order_id, _payment_of(event))
+        log.error(REFUND_FAILED, order_id=str(order_id))
+
+
+def _payment_of(event: Event) -> str:
+    return str(orjson.loads(event.body)["payment_id"])
+
+
+def consumers(db: Db, gateway: Gateway, timeout_seconds: float) -> tuple[Consumer, ...]:
+    """`db` is for those that call out: they own their transactions."""
+    own, wallets = Payments(db, gateway, timeout_seconds), Wallets()
+    return (
+        Consumer(PAYMENTS, alone=own.ask, on_dead=give_up, concurrency=CONCURRENCY),
+        Consumer(POLL.consumer, alone=own.poll, concurrency=CONCURRENCY),
+        Consumer(TIMEOUT.consumer, alone=own.time_out, concurrency=CONCURRENCY),
+        Consumer(REFUND.consumer, alone=own.refund, on_dead=refund_failed),
+        Consumer(
+            WALLETS, together=wallets.pay, on_done=wallets.count, on_dead=give_up, batch_max=1
+        ),
+    )

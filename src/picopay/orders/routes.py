@@ -1,0 +1,210 @@
+"""HTTP edge of orders: place, look, cancel, and what payment providers call back."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from picopay.access import guards
+from picopay.access.errors import RateLimited
+from picopay.access.limits import Limits
+from picopay.access.model import Grant, Rule, Scope
+from picopay.access.signatures import require_signed
+from picopay.idempotency.errors import KeyInvalid
+from picopay.idempotency.rules import parse_key
+from picopay.infra import metrics
+from picopay.infra.db import Db
+from picopay.infra.json import Json, body_of, parse
+from picopay.infra.logs import log, log_all, request_id_var
+from picopay.infra.problems import documented
+from picopay.infra.routing import REPLAYABLE, decode_cursor, header, limited_page, takes
+from picopay.infra.settings import Settings
+from picopay.kernel.errors import Invalid
+from picopay.kernel.signing import Scheme
+from picopay.orders import service
+from picopay.orders.batcher import Batcher, Settler
+from picopay.orders.model import Filter, Provider, Word
+from picopay.orders.rules import Declined, Made, Replay, as_placed
+from picopay.orders.schemas import (
+    CallbackIn,
+    OrderIn,
+    OrderOut,
+    OrderPageOut,
+    OrderQuery,
+    SettledOut,
+    TimelineEntryOut,
+    TimelineOut,
+)
+
+router = APIRouter(tags=["Orders"])
+
+# Log events; see docs/reference/logs.md.
+PLACED: Final = "order.placed"
+REPLAYED: Final = "order.replayed"
+REFUSED: Final = "order.refused"
+
+_KEY: Final = header(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    "Makes a retry safe: the same key places one order, however often it is sent.",
+)
+_SIGNATURE: Final = header("X-Signature", {"type": "string"}, "Hex HMAC-SHA256 of the raw body.")
+WINDOW_SECONDS: Final = 60
+_REPLAY_HEADERS: Final = {"Idempotent-Replayed": "true"}
+
+
+@router.post(
+    "/orders",
+    response_model=OrderOut,
+    status_code=201,
+    summary="Place an order: its stock is reserved at once, its payment follows",
+    responses={201: REPLAYABLE}
+    | documented(
+        *guards.PROBLEMS, "validation", "idempotency-key-invalid", "product-unavailable",
+        "insufficient-stock", "order-too-large", "user-not-found", "rate-limited", "overloaded",
+        "body-too-large", "database-unavailable",
+    ),
+    openapi_extra=takes(OrderIn, _KEY) | guards.OPTIONAL,
+)  # fmt: skip
+async def post_order(request: Request) -> Response:
+    await _require_key_if_asked(request)
+    body = parse(await body_of(request), OrderIn)
+    _check_payer(request.app.state.settings, body)
+    keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if (key := parse_key(keys)) is None:
+        raise KeyInvalid("send an Idempotency-Key header: it makes a retry safe")
+    command = body.to_command(key, request_id_var.get())
+    limits: Limits = request.app.state.limits
+    grant: Grant | None = None
+    try:
+        grant = await limits.take(_limited(request, body))
+    except RateLimited as limited:
+        command = command._replace(refusal=limited)
+    batcher: Batcher = request.app.state.orders
+    match await batcher.place(command):
+        case Made(order):
+            metrics.orders.inc()
+            log_all(PLACED, [{"order_id": order.id, "items": len(order.items)}])
+            return Json(OrderOut.of(order), status_code=201)
+        case Replay(order):
+            if grant is not None:
+                await limits.give_back(grant)
+            log_all(REPLAYED, [{"order_id": order.id}])
+            return Json(OrderOut.of(as_placed(order)), status_code=201, headers=_REPLAY_HEADERS)
+        case Declined(reason):
+            log.info(REFUSED, code=reason.code)
+            raise reason
+
+
+async def _require_key_if_asked(request: Request) -> None:
+    """A storefront's customers have no API key; who spends users' balances needs one."""
+    settings: Settings = request.app.state.settings
+    if settings.orders_require_api_key or settings.provider == Provider.WALLET:
+        await guards.require(request, Scope.ORDERS)
+
+
+def _check_payer(settings: Settings, body: OrderIn) -> None:
+    """Raises `Invalid`."""
+    if (settings.provider == Provider.WALLET) != (body.user_id is not None):
+        why = "is needed, and only then, with PAYMENT_PROVIDER=wallet"
+        raise Invalid("the payer is not clear", ("user_id", why))
+
+
+def _limited(request: Request, body: OrderIn) -> list[tuple[Rule, str]]:
+    settings: Settings = request.app.state.settings
+    per_email = settings.rate_limit_orders_per_minute
+    per_address = settings.rate_limit_orders_per_address_per_minute
+    return [
+        (Rule("orders-per-email", per_email, WINDOW_SECONDS), body.user_email.lower()),
+        (
+            Rule("orders-per-address", per_address, WINDOW_SECONDS),
+            guards.client_address(request),
+        ),
+    ]
+
+
+@router.get(
+    "/orders",
+    response_model=OrderPageOut,
+    summary="Orders, newest first",
+    responses=documented(
+        *guards.ADMIN_PROBLEMS, "validation", "cursor-invalid", "database-unavailable"
+    ),
+    openapi_extra=guards.ADMIN_SECURITY,
+    dependencies=[Depends(guards.require_admin)],
+)
+async def list_orders(request: Request, query: Annotated[OrderQuery, Query()]) -> Response:
+    db: Db = request.app.state.db
+    wanted = Filter(query.user_email, query.status, decode_cursor(query.cursor, UUID))
+    found = await service.page(db, wanted, query.limit)
+    return Json(limited_page(found, query.limit, OrderOut.of, lambda order: order.id))
+
+
+_ONE: Final = documented("order-not-found", "validation", "database-unavailable", *guards.PROBLEMS)
+
+
+@router.get(
+    "/orders/{order_id}",
+    response_model=OrderOut,
+    summary="One order",
+    responses=_ONE,
+    openapi_extra=guards.OPTIONAL,
+    dependencies=[Depends(_require_key_if_asked)],
+)
+async def get_order(request: Request, order_id: UUID) -> Response:
+    return Json(OrderOut.of(await service.show(request.app.state.db, order_id)))
+
+
+@router.get(
+    "/orders/{order_id}/events",
+    response_model=TimelineOut,
+    summary="All that has happened to an order, in order",
+    responses=_ONE,
+    openapi_extra=guards.OPTIONAL,
+    dependencies=[Depends(_require_key_if_asked)],
+)
+async def get_timeline(request: Request, order_id: UUID) -> Response:
+    entries = await service.timeline(request.app.state.db, order_id)
+    return Json(TimelineOut([TimelineEntryOut.of(entry) for entry in entries]))
+
+
+@router.post(
+    "/orders/{order_id}/cancel",
+    response_model=OrderOut,
+    summary="Cancel an order that is not paid; its stock goes back",
+    responses=_ONE | documented("order-not-cancelable"),
+    openapi_extra=guards.OPTIONAL,
+    dependencies=[Depends(_require_key_if_asked)],
+)
+async def post_cancel(request: Request, order_id: UUID) -> Response:
+    order = await service.cancel(request.app.state.db, order_id)
+    log.info("order.canceled", order_id=str(order_id))
+    return Json(OrderOut.of(order))
+
+
+@router.post(
+    "/payments/callback",
+    response_model=SettledOut,
+    summary="A payment provider tells what became of a payment; repeats change nothing",
+    responses=documented(
+        "signature-invalid", "validation", "order-not-found", "body-too-large",
+        "database-unavailable",
+    ),
+    openapi_extra=takes(CallbackIn, _SIGNATURE),
+)  # fmt: skip
+async def post_callback(request: Request) -> Response:
+    raw = await body_of(request)
+    settings: Settings = request.app.state.settings
+    require_signed(request, raw, Scheme.HEX, settings.payment_webhook_secrets)
+    told = parse(raw, CallbackIn)
+    settler: Settler = request.app.state.settler
+    settlement = await settler.settle(Word(told.order_id, told.payment_id, told.status))
+    log.info(
+        "payment.told",
+        order_id=str(told.order_id),
+        result=told.status,
+        settlement=type(settlement).__name__.lower(),
+    )
+    return Json(SettledOut())

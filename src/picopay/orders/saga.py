@@ -1,0 +1,185 @@
+"""What happens to one order after it was placed: each function joins a caller's transaction.
+
+The order's row is locked first, then products, then accounts: the one lock order.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from picopay.catalog import service as catalog
+from picopay.infra.ids import new_id
+from picopay.infra.json import dump
+from picopay.infra.logs import request_id_var
+from picopay.infra.tx import Tx
+from picopay.kernel.money import Money
+from picopay.ledger import service as ledger
+from picopay.ledger.model import Account, AccountId, Move, PostingKind, is_user
+from picopay.ledger.rules import Book
+from picopay.orders import rules, store
+from picopay.orders.errors import OrderNotFound
+from picopay.orders.model import (
+    OPEN,
+    POLL,
+    POLL_SECONDS,
+    REFUND,
+    TIMEOUT,
+    Happened,
+    Order,
+    Payment,
+    PaymentStatus,
+    Refund,
+    RefundStatus,
+    Result,
+    Status,
+    Step,
+    Stored,
+    Timer,
+    aggregate_of,
+)
+from picopay.orders.rules import Compensate, GiveBack, Ignore, Pay, Settlement
+from picopay.outbox import service as outbox
+from picopay.outbox.model import NewEvent
+
+# For requests; workers come back later, and let go sooner.
+LOCK_TIMEOUT_MS: Final = 1_000
+
+
+class Paying(NamedTuple):
+    """An order that is locked, and what pays it."""
+
+    stored: Stored
+    payment_id: str
+    payer: AccountId
+
+
+async def lock(tx: Tx, order_id: UUID) -> Stored:
+    """Raises `OrderNotFound`."""
+    found = await store.select_orders(tx, [order_id], lock=True)
+    if order_id not in found:
+        raise OrderNotFound(order_id)
+    return found[order_id]
+
+
+async def ask_for_payment(tx: Tx, order: Order, timeout_seconds: float) -> None:
+    """From now on it waits for its payment, and not for ever."""
+    await store.save(tx, order, Status.PAYMENT_PENDING, order.payment_id)
+    await store.tell(tx, order.id, Step(Happened.PAYMENT_REQUESTED))
+    await _later(tx, order.id, TIMEOUT, timeout_seconds)
+
+
+async def bind(tx: Tx, order: Order, payment_id: str) -> None:
+    """The provider has named its payment; should it never tell more, it will be asked."""
+    if payment_id in (await store.select_payments(tx, [order.id]))[order.id]:
+        return
+    await store.save_payment(tx, order.id, Payment(payment_id, PaymentStatus.PENDING))
+    if order.status in OPEN and order.payment_id is None:
+        await store.save(tx, order, order.status, payment_id)
+    await store.tell(tx, order.id, Step(Happened.PAYMENT_CREATED, payment_id))
+    await _later(tx, order.id, POLL, POLL_SECONDS, payment_id)
+
+
+async def settle(tx: Tx, stored: Stored, payment_id: str, result: Result) -> Settlement:
+    """What a provider says of a payment, as `rules.settle` decides."""
+    order_id = stored.order.id
+    payment = (await store.select_payments(tx, [order_id]))[order_id].get(payment_id)
+    settlement = rules.settle(stored.order, payment, payment_id, result)
+    match settlement:
+        case Pay():
+            await pay(tx, [Paying(stored, payment_id, stored.payer)])
+        case GiveBack():
+            await give_back(tx, stored, payment_id)
+        case Compensate():
+            await fail(tx, stored.order, payment_id, "the payment failed")
+        case Ignore():
+            if payment is None or payment.status is PaymentStatus.PENDING:
+                failed = Payment(payment_id, PaymentStatus.FAILED)
+                await store.save_payment(tx, stored.order.id, failed)
+                await store.tell(tx, stored.order.id, Step(Happened.PAYMENT_FAILED, payment_id))
+    return settlement
+
+
+async def pay(tx: Tx, payings: Sequence[Paying]) -> None:
+    """Of orders that are open. Raises `InsufficientFunds` when a payer may not owe."""
+    costly = [paying for paying in payings if paying.stored.order.total.minor]
+    book = Book(await _lock(tx, [a for p in costly for a in (p.payer, p.stored.shop)]))
+    postings: dict[UUID, UUID] = {}
+    for payer, stored in ((paying.payer, paying.stored) for paying in costly):
+        minor = stored.order.total.minor
+        move = Move(new_id(), PostingKind.ORDER_PAYMENT, payer, stored.shop, minor)
+        postings[stored.order.id] = book.post(move).move.id
+    parts = store.paid(
+        [(p.stored.order, p.payment_id, postings.get(p.stored.order.id)) for p in payings]
+    )
+    await (ledger.write(tx, book, *parts) if costly else tx.write(*parts))
+
+
+async def fail(tx: Tx, order: Order, payment_id: str, why: str) -> None:
+    await store.save_payment(tx, order.id, Payment(payment_id, PaymentStatus.FAILED))
+    reason = Step(Happened.CANCELED, why)
+    bound = order._replace(payment_id=payment_id)
+    await cancel(tx, bound, Step(Happened.PAYMENT_FAILED, payment_id), reason)
+
+
+async def cancel(tx: Tx, order: Order, *steps: Step) -> None:
+    """Of an order that is open: its stock goes back, once."""
+    await catalog.lock_products(tx, {item.product_id for item in order.items}, wait=True)
+    await catalog.move_stock(tx, rules.returns(order))
+    await store.save(tx, order, Status.CANCELED, order.payment_id)
+    await store.tell(tx, order.id, *steps)
+
+
+async def give_back(tx: Tx, stored: Stored, payment_id: str) -> None:
+    """The money is booked as it came, and asked back."""
+    order = stored.order
+    kind, payer = PostingKind.ORDER_PAYMENT, stored.payer
+    posting_id = await _post(tx, kind, payer, stored.shop, order.total)
+    succeeded = Payment(payment_id, PaymentStatus.SUCCEEDED)
+    await store.save_payment(tx, order.id, succeeded, posting_id)
+    await store.insert_refund(tx, order.id, payment_id)
+    await store.tell(
+        tx,
+        order.id,
+        Step(Happened.PAYMENT_SUCCEEDED, payment_id),
+        Step(Happened.REFUND_REQUESTED, payment_id),
+    )
+    await _later(tx, order.id, REFUND, 0, payment_id)
+
+
+async def refunded(tx: Tx, stored: Stored, refund: Refund) -> None:
+    """The provider has given the money back."""
+    kind, amount = PostingKind.ORDER_REFUND, refund.amount
+    posting_id = await _post(tx, kind, stored.shop, stored.payer, amount)
+    await store.save_refund(tx, refund, RefundStatus.SUCCEEDED, posting_id)
+    await store.tell(tx, stored.order.id, Step(Happened.REFUNDED, refund.payment_id))
+
+
+async def _post(
+    tx: Tx, kind: PostingKind, debit: AccountId, credit: AccountId, amount: Money
+) -> UUID | None:
+    """None when there is nothing to pay."""
+    if amount.minor == 0:
+        return None
+    book = Book(await _lock(tx, {debit, credit}))
+    posting = book.post(Move(new_id(), kind, debit, credit, amount.minor))
+    await ledger.write(tx, book)
+    return posting.move.id
+
+
+async def _lock(tx: Tx, accounts: Iterable[AccountId]) -> list[Account]:
+    """Users before shared accounts, and those by name: the one lock order."""
+    wanted = set(accounts)
+    users = {account for account in wanted if is_user(account.owner)}
+    return [*await ledger.lock_or_open(tx, users), *await ledger.lock_or_open(tx, wanted - users)]
+
+
+async def _later(
+    tx: Tx, order_id: UUID, timer: Timer, delay_seconds: float, payment_id: str | None = None
+) -> None:
+    body = dump({"order_id": order_id, "payment_id": payment_id})
+    aggregate, consumers = aggregate_of(order_id), (timer.consumer,)
+    request_id = request_id_var.get()
+    event = NewEvent(
+        new_id(), timer.type, aggregate, consumers, body, delay_seconds, request_id=request_id
+    )
+    await outbox.append(tx, [event])

@@ -1,0 +1,113 @@
+"""What orders look like on the wire. The first answer and its replays are one rendering."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from picopay.infra.ids import new_id
+from picopay.infra.routing import MoneyOut, Page, UserIdIn
+from picopay.kernel.money import Money
+from picopay.orders import rules
+from picopay.orders.model import Line, Order, OrderCommand, Result, Status, TimelineEntry
+
+LINES_MAX: Final = 100
+QUANTITY_MAX: Final = 1_000_000
+EMAIL_PATTERN: Final = r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$"
+
+EmailIn = Annotated[
+    str,
+    Field(min_length=3, max_length=254, pattern=EMAIL_PATTERN, examples=["ada@example.com"]),
+]
+
+
+class OrderLineIn(BaseModel):
+    product_id: UUID
+    quantity: int = Field(ge=1, le=QUANTITY_MAX, strict=True)
+
+
+class OrderIn(BaseModel):
+    """One product twice counts as the sum."""
+
+    user_email: EmailIn
+    items: list[OrderLineIn] = Field(min_length=1, max_length=LINES_MAX)
+    user_id: UserIdIn | None = Field(
+        None, description="Whose balance pays: only, and always, with `PAYMENT_PROVIDER=wallet`."
+    )
+
+    def to_command(self, key: str, request_id: str | None) -> OrderCommand:
+        lines = rules.summed(Line(item.product_id, item.quantity) for item in self.items)
+        return OrderCommand(new_id(), self.user_email, lines, key, self.user_id, request_id)
+
+
+class OrderQuery(Page):
+    user_email: str | None = Field(None, max_length=254, pattern=r"^[^\x00]*$")
+    status: Status | None = None
+
+
+class CallbackIn(BaseModel):
+    payment_id: str = Field(pattern=r"^[\x21-\x7e]{1,150}$")
+    order_id: UUID
+    status: Result
+
+
+@dataclass(frozen=True, slots=True)
+class OrderItemOut:
+    id: UUID
+    product_id: UUID
+    quantity: int
+    price_snapshot: MoneyOut
+
+
+@dataclass(frozen=True, slots=True)
+class OrderOut:
+    id: UUID
+    user_email: str
+    status: Status
+    items_total: MoneyOut
+    items: list[OrderItemOut]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, order: Order) -> "OrderOut":
+        currency = order.total.currency
+        items = [
+            OrderItemOut(i.id, i.product_id, i.quantity, Money(i.price_minor, currency))
+            for i in order.items
+        ]
+        return cls(
+            order.id, order.user_email, order.status, order.total, items,
+            order.created_at, order.updated_at,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPageOut:
+    data: list[OrderOut]
+    has_more: bool
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntryOut:
+    seq: int
+    event: str
+    detail: str | None
+    at: datetime
+
+    @classmethod
+    def of(cls, entry: TimelineEntry) -> "TimelineEntryOut":
+        return cls(entry.seq, entry.happened, entry.detail, entry.at)
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineOut:
+    data: list[TimelineEntryOut]
+
+
+@dataclass(frozen=True, slots=True)
+class SettledOut:
+    status: Literal["ok"] = "ok"

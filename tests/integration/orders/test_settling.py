@@ -1,0 +1,177 @@
+"""What providers say of many payments at once is booked together, and each means what it means."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from picopay.catalog import service as catalog
+from picopay.catalog.model import NewProduct
+from picopay.cli.ledger import verify
+from picopay.infra.db import Db
+from picopay.infra.ids import new_id
+from picopay.kernel.errors import Overloaded
+from picopay.kernel.money import Money
+from picopay.orders import service
+from picopay.orders.batcher import ALONE_MAX, ALONE_SECONDS_MAX, Settler
+from picopay.orders.errors import OrderNotFound
+from picopay.orders.model import REFUND, Line, OrderCommand, Provider, Result, Shop, Word
+from picopay.orders.rules import REPEATED, Compensate, GiveBack, Ignore, Made, Pay
+from picopay.outbox.bell import Bell
+
+SHOP = Shop(Provider.FAKE, "USD")
+ORDERS = 20
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+async def settler(db: Db, bell: Bell) -> AsyncIterator[Settler]:
+    settler = Settler(db, bell)
+    yield settler
+    await settler.close()
+
+
+@pytest.fixture
+async def orders(db: Db) -> list[UUID]:
+    product = NewProduct(new_id(), "Lamp", Money(250, "USD"), ORDERS, is_active=True)
+    await catalog.create(db, [product])
+    commands = [
+        OrderCommand(new_id(), "ada@example.com", (Line(product.id, 1),), str(new_id()))
+        for _ in range(ORDERS)
+    ]
+    outcomes = await service.place_batch(db, SHOP, commands)
+    return [outcome.order.id for outcome in outcomes if isinstance(outcome, Made)]
+
+
+def paid(order_id: UUID) -> Word:
+    return Word(order_id, f"payment-of-{order_id}", Result.SUCCESS)
+
+
+def failed(order_id: UUID) -> Word:
+    return paid(order_id)._replace(result=Result.FAILED)
+
+
+async def assert_clean(db: Db) -> None:
+    drifts = {report.name: report.named for report in await verify(db) if report.drifts}
+    # Nobody has told the provider to give money back, or asked for what is owed.
+    assert not drifts.keys() - {"paid-orders"}, drifts
+
+
+async def test_what_comes_at_once_is_booked_together(
+    settler: Settler, orders: list[UUID], db: Db, owner: asyncpg.Connection
+) -> None:
+    told = await asyncio.gather(*(settler.settle(paid(order_id)) for order_id in orders))
+    assert told == [Pay()] * ORDERS
+    booked = "SELECT count(*), count(DISTINCT xmin::text) FROM postings"
+    postings, transactions = await owner.fetchrow(booked) or (0, 0)
+    assert postings == ORDERS
+    assert transactions <= 2  # the first, and those that came while it was committed
+    await assert_clean(db)
+
+
+async def test_each_of_many_words_means_what_it_would_alone(
+    settler: Settler, orders: list[UUID], bell: Bell, db: Db
+) -> None:
+    refunds = bell.listener(REFUND.consumer)
+    twice, late, in_vain, *rest = orders
+    assert await settler.settle(failed(late)) == Compensate()
+    unknown = new_id()
+    told = await asyncio.gather(
+        *(settler.settle(paid(order_id)) for order_id in rest),
+        settler.settle(paid(twice)),
+        settler.settle(paid(twice)),
+        settler.settle(failed(in_vain)),
+        settler.settle(paid(late)),
+        settler.settle(paid(unknown)),
+        return_exceptions=True,
+    )
+    assert told[: len(rest)] == [Pay()] * len(rest)
+    once, again, canceled, back, nobody = told[len(rest) :]
+    assert {once, again} == {Pay(), Ignore(REPEATED)}
+    assert canceled == Compensate()
+    assert back == GiveBack()
+    assert isinstance(nobody, OrderNotFound)
+    assert refunds.is_set()
+    await assert_clean(db)
+
+
+async def test_while_the_shops_account_is_locked_all_are_told_to_come_again(
+    settler: Settler, orders: list[UUID], db: Db, owner: asyncpg.Connection
+) -> None:
+    first, *others = orders
+    assert await settler.settle(paid(first)) == Pay()
+    started = monotonic()
+    async with owner.transaction():
+        await owner.execute("SELECT FROM accounts WHERE owner LIKE 'merchant:%' FOR UPDATE")
+        told = await asyncio.gather(
+            *(settler.settle(paid(order_id)) for order_id in others), return_exceptions=True
+        )
+    assert {type(refusal) for refusal in told} == {Overloaded}
+    assert monotonic() - started < 2 * 5 + 2  # the first alone, then all that came meanwhile
+    again = await asyncio.gather(*(settler.settle(paid(order_id)) for order_id in others))
+    assert again == [Pay()] * len(others)
+    await assert_clean(db)
+
+
+async def test_a_failure_does_not_wait_for_an_account(
+    settler: Settler, orders: list[UUID], owner: asyncpg.Connection
+) -> None:
+    first, paying, failing, *_ = orders
+    assert await settler.settle(paid(first)) == Pay()
+    async with owner.transaction():
+        await owner.execute("SELECT FROM accounts WHERE owner LIKE 'merchant:%' FOR UPDATE")
+        waiting = asyncio.create_task(settler.settle(paid(paying)))
+        await asyncio.sleep(0.1)
+        started = monotonic()
+        assert await settler.settle(failed(failing)) == Compensate()
+        assert monotonic() - started < 0.5
+        assert not waiting.done()
+    assert await waiting == Pay()
+
+
+async def test_hundreds_of_repeats_are_answered(settler: Settler, orders: list[UUID]) -> None:
+    told = await asyncio.gather(*(settler.settle(paid(orders[0])) for _ in range(500)))
+    assert told.count(Pay()) == 1
+    assert told.count(Ignore(REPEATED)) == 499
+
+
+async def test_words_about_locked_orders_hold_few_connections(
+    settler: Settler, orders: list[UUID], db: Db, owner: asyncpg.Connection
+) -> None:
+    async with owner.transaction():
+        await owner.execute("SELECT FROM orders FOR UPDATE")
+        waiting = [asyncio.create_task(settler.settle(failed(order_id))) for order_id in orders]
+        await asyncio.sleep(0.5)
+        held = """SELECT count(*) FROM pg_stat_activity
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+        assert 0 < await owner.fetchval(held) <= ALONE_MAX
+        # Who holds one lets go after a second, and nobody waits for one much longer than three.
+        done, undone = await asyncio.wait(waiting, timeout=ALONE_SECONDS_MAX + 2)
+        assert not undone
+        assert any(isinstance(task.exception(), Overloaded) for task in done)
+    again = await asyncio.gather(*(settler.settle(failed(order_id)) for order_id in orders))
+    assert {type(settlement) for settlement in again} <= {Compensate, Ignore}
+    await assert_clean(db)
+
+
+async def test_an_order_that_is_locked_elsewhere_holds_up_no_other(
+    settler: Settler, orders: list[UUID], db: Db, owner: asyncpg.Connection
+) -> None:
+    stuck, *others = orders
+    started = monotonic()
+    async with owner.transaction():
+        await owner.execute("SELECT FROM orders WHERE id = $1 FOR UPDATE", stuck)
+        waiting = asyncio.create_task(settler.settle(paid(stuck)))
+        await asyncio.gather(*(settler.settle(paid(order_id)) for order_id in others))
+        assert monotonic() - started < 2
+        await asyncio.sleep(0.5)
+        assert not waiting.done()
+    assert await waiting == Pay()
+    await assert_clean(db)
