@@ -5,13 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .bootstrap/bin/uv
 JOBS ?= 2
+# As pip does: trust what this machine trusts.
+export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-dev run test test-one check format migrate migration seed bench demo docs lock clean
+.PHONY: help setup setup-dev run test test-nightly test-one check format migrate migration seed bench demo docs lock clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.run  ## install what running needs into .venv, and .venv/bin/picopay
 
@@ -20,8 +22,11 @@ setup-dev: $(VENV)/.dev
 run: setup  ## start the API with its own PostgreSQL and Valkey (ARGS="--port 8001")
 	@exec $(BIN)/picopay serve $(ARGS)
 
-test: setup-dev  ## run every test (ARGS="-k replay")
+test: setup-dev  ## run every test but the nightly ones (ARGS="-k replay")
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+test-nightly: setup-dev  ## the long tests: every kill at every point, and minutes of random ones
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "nightly or kill" $(ARGS)
 
 test-one: setup-dev  ## run one test: make test-one T=tests/unit/kernel
 	$(BIN)/python -m pytest $(T)
@@ -43,8 +48,9 @@ migrate: setup  ## bring the database schema up to date
 migration: setup-dev  ## draft a migration from the models: make migration M="what it does"
 	$(BIN)/python scripts/draft_migration.py "$(M)"
 
-seed: setup  ## user 1 with exactly 1000.00 USD
+seed: setup  ## user 1 with exactly 1000.00 USD, and a shop of five products
 	$(BIN)/python scripts/setup_test_user.py
+	$(BIN)/python scripts/seed_data.py
 
 docs: setup-dev  ## write the reference pages from the code
 	$(BIN)/python scripts/write_reference.py
@@ -69,7 +75,7 @@ clean:  ## remove environments and caches; data in .picopay stays
 $(UV): locks/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PicoPay needs Python 3.11 or newer: make PYTHON=python3.11 …")'
 	@rm -rf .bootstrap
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes --target .bootstrap -r locks/uv.txt
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --require-hashes --target .bootstrap -r locks/uv.txt
 	@touch $(UV)
 
 $(VENV)/.made: $(UV)

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from picopay.cli.context import CommandFailed
+from picopay.cli.errors import CommandFailed
 from picopay.cli.http import DEFAULT_URL, api_key, call, client
 
 USER_ID = 1

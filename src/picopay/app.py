@@ -5,6 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from secrets import SystemRandom
+from time import time
 from typing import Any
 
 import fastapi_offline
@@ -22,8 +24,13 @@ from picopay import __version__
 from picopay.access import guards
 from picopay.access import service as access
 from picopay.access.keyring import Keyring
+from picopay.access.limits import Limits
+from picopay.catalog import routes as catalog
+from picopay.charges import refunds_routes as refunds
 from picopay.charges import routes as charges
 from picopay.charges.batcher import Batcher
+from picopay.charges.turns import Turns
+from picopay.fake_payments import routes as fake_payments
 from picopay.idempotency.cache import ReplayCache
 from picopay.infra import operations, problems
 from picopay.infra.db import Db
@@ -32,12 +39,34 @@ from picopay.infra.redis import Fast
 from picopay.infra.settings import Settings
 from picopay.kernel.errors import Invalid
 from picopay.ledger import routes as ledger
+from picopay.orders import routes as orders
+from picopay.orders.batcher import Batcher as Orders
+from picopay.orders.batcher import Settler
+from picopay.orders.model import Provider, Shop
+from picopay.outbox import routes as dead_letters
+from picopay.outbox.bell import Announcer, Bell, Rings
+from picopay.outbox.chores import Sampler
+from picopay.transfers import routes as transfers
+from picopay.transfers.batcher import Batcher as Webhooks
 from picopay.users import routes as users
+from picopay.worker import Worker
 
 ASSETS = Path(__file__).parent / "assets"
 VENDOR = Path(fastapi_offline.__file__).parent / "static"
 # The one thing that ReDoc would fetch from elsewhere: its maker's logo.
 REDOC, REDOC_LOGO = "redoc.standalone.js", b"https://cdn.redoc.ly/redoc/logo-mini.svg"
+_ROUTERS = (
+    charges.router,
+    refunds.router,
+    users.router,
+    ledger.router,
+    transfers.router,
+    fake_payments.router,
+    catalog.router,
+    orders.router,
+    dead_letters.router,
+    operations.router,
+)
 DESCRIPTION = "Exactly-once charges on a double-entry ledger. Errors are RFC 9457 problems."
 
 
@@ -55,7 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         telemetry={"tracing": False},
     )
     app.state.settings = settings or Settings()
-    for router in (charges.router, users.router, ledger.router, operations.router):
+    for router in _ROUTERS:
         app.include_router(router)
     _add_docs(app)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -82,21 +111,44 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.redis = _redis(settings)
     pepper = await access.pepper(state.reserved)
     state.keyring = Keyring(state.reserved, pepper, settings.app_api_key)
+    state.limits = Limits(state.redis, pepper)
+    state.trusted = settings.trusted_networks
     identify = partial(state.reserved.identity, pepper)
     cache = ReplayCache(state.redis, identify, pepper, ttl_seconds=settings.cache_ttl)
     await cache.bind()
     state.db.on_lost = state.reserved.on_lost = cache.doubt
+    state.bell, background = _background(settings, state.reserved)
+    delay_seconds = settings.transaction_processing_delay_seconds
+    state.transfers = Webhooks(state.reserved, state.bell, delay_seconds=delay_seconds)
+    shop = Shop(Provider(settings.provider), settings.shop_currency)
+    state.orders = Orders(state.reserved, shop, state.bell)
+    state.settler = Settler(state.reserved, state.bell)
+    state.now, state.chance = time, SystemRandom().random
+    state.bulk_slots = asyncio.Semaphore(charges.BULK_SLOTS)
+    state.refund_turns = Turns()
     state.batcher = Batcher(state.reserved, cache, queue_max=settings.charge_queue_max)
+    sampler = Sampler(state.db)
     try:
         yield
     finally:
         # Requests have been answered by now; what they left behind is finished in order.
-        await state.batcher.close()
-        await cache.close()
+        gatherers = (state.batcher, state.transfers, state.orders, state.settler)
+        await asyncio.gather(*(gatherer.close() for gatherer in gatherers))
+        await asyncio.gather(background.stop(), sampler.stop())
+        await asyncio.gather(cache.close(), state.limits.close())
         await state.keyring.close()
         if state.redis is not None:
             await state.redis.close()
         await asyncio.gather(state.db.close(), state.reserved.close())
+
+
+def _background(settings: Settings, db: Db) -> tuple[Rings, Worker | Announcer]:
+    """Who is told of new events, and who sees to them: a worker of our own, or others' workers."""
+    if settings.picopay_worker:
+        bell = Bell()
+        return bell, Worker(settings, bell)
+    announcer = Announcer(db)
+    return announcer, announcer
 
 
 def _redis(settings: Settings) -> Fast | None:
@@ -158,7 +210,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             license_info=app.license_info,
         )
         components = document.setdefault("components", {})
-        components["securitySchemes"] = guards.SECURITY_SCHEME
+        components["securitySchemes"] = guards.SECURITY_SCHEMES
         components.setdefault("schemas", {})["Problem"] = problems.SCHEMA
         components["headers"] = problems.HEADERS
         for item in document["paths"].values():

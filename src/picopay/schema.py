@@ -13,18 +13,26 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from picopay.access import tables as access
+from picopay.catalog import tables as catalog
 from picopay.charges import tables as charges
+from picopay.fake_payments import tables as fake_payments
 from picopay.idempotency import tables as idempotency
-from picopay.infra.db import APP_ROLE
 from picopay.infra.models import Base
+from picopay.infra.sessions import APP_ROLE
 from picopay.infra.settings import sqlalchemy_url
 from picopay.ledger import tables as ledger
+from picopay.orders import tables as orders
+from picopay.outbox import tables as outbox
+from picopay.transfers import tables as transfers
 from picopay.users import tables as users
 
 T = TypeVar("T")
 
 # Importing the slices' tables is what fills Base.metadata.
-SLICES: Final = (access, charges, idempotency, ledger, users)
+SLICES: Final = (
+    *(access, catalog, charges, fake_payments, idempotency),
+    *(ledger, orders, outbox, transfers, users),
+)
 
 # One migration at a time. It guards against two operators, not against lost money.
 _MIGRATION_LOCK: Final = 7_205_759

@@ -10,7 +10,8 @@ import aiohttp
 import typer
 from rich.progress import Progress
 
-from picopay.cli.context import AsJson, CommandFailed, DataDir, err, show_json
+from picopay.cli.context import AsJson, DataDir, show_json
+from picopay.cli.errors import CommandFailed, err
 from picopay.cli.http import DEFAULT_URL, Key, Url, api_key, call, client, funded
 
 FIRST_USER = 900_000_001

@@ -7,20 +7,22 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
+import asyncpg
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
 from picopay import schema
+from picopay.cli.errors import CommandFailed, err
 from picopay.embedded.servers import Lease, acquire
-from picopay.infra.db import Db
+from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
-from picopay.infra.settings import Settings
+from picopay.infra.settings import PLACEHOLDERS, Settings
 
 T = TypeVar("T")
 
@@ -31,12 +33,7 @@ DataDir = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 STOP_SECONDS_MAX: Final = 15
-
-err: Final = Console(stderr=True, highlight=False)
-
-
-class CommandFailed(Exception):
-    """Ends the command with this one sentence on standard error and exit code 1."""
+PAYMENT_SECRET: Final = "payment_webhook_secret"  # noqa: S105 - its file in the data directory
 
 
 def load_settings() -> Settings:
@@ -111,17 +108,41 @@ def _embedded(settings: Settings, lease: Lease) -> Settings:
     settings.migration_database_url = None
     settings.redis_url = settings.redis_url or servers.redis_url
     settings.picopay_data_dir = servers.data_dir
-    settings.app_api_key = settings.app_api_key or _kept_api_key(servers.data_dir)
+    kept = partial(_kept, servers.data_dir)
+    settings.app_api_key = settings.app_api_key or kept("api_key", "dev_")
+    settings.admin_secret = settings.admin_secret or kept("admin_secret", "dev_")
     asyncio.run(schema.upgrade(servers.database_url, servers.database_url))
     return settings
 
 
-def _kept_api_key(data_dir: Path) -> str:
-    """The data directory's development key: made once, so that a copied curl keeps working."""
-    path, draft = data_dir / "api_key", data_dir / f"api_key.{secrets.token_hex(4)}"
+def with_payment_secret(settings: Settings) -> None:
+    """For what signs or verifies payment callbacks: in development a missing secret is made.
+
+    Raises `CommandFailed` in production, where several machines must be told the same one.
+    """
+    if not settings.uses_payment_webhook_secret:
+        return
+    known = settings.payment_webhook_secrets
+    placeholder = not PLACEHOLDERS.isdisjoint(known)
+    if settings.production and placeholder:
+        raise CommandFailed("PAYMENT_WEBHOOK_SECRET is a well-known placeholder")
+    if settings.production and not known:
+        raise CommandFailed("PAYMENT_WEBHOOK_SECRET is missing: it verifies payment callbacks")
+    if placeholder:
+        told = "PAYMENT_WEBHOOK_SECRET is a well-known placeholder: not for production"
+        err.print(f"[yellow]{told}[/yellow]")
+    if not known:
+        directory = settings.picopay_data_dir
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.payment_webhook_secret = _kept(directory, PAYMENT_SECRET, "whsec_dev_")
+
+
+def _kept(data_dir: Path, name: str, prefix: str) -> str:
+    """A secret of the data directory: made once, so that what was copied keeps working."""
+    path, draft = data_dir / name, data_dir / f"{name}.{secrets.token_hex(4)}"
     if not path.exists():
         draft.touch(mode=0o600)
-        draft.write_text(f"dev_{secrets.token_urlsafe(24)}\n")
+        draft.write_text(f"{prefix}{secrets.token_urlsafe(24)}\n")
         with suppress(FileExistsError):  # whoever comes first; never half a key
             path.hardlink_to(draft)
         draft.unlink()
@@ -138,10 +159,15 @@ def on_database(work: Coroutine[object, object, T]) -> T:
     """Run `work`; what the database has against it is told in one sentence."""
     try:
         return asyncio.run(work)
+    except ConnectionLost:
+        raise CommandFailed("the connection to the database was lost") from None
     except OSError as error:
         raise CommandFailed(f"the database cannot be reached: {error}") from None
     except DBAPIError as error:
         reason = str(error.orig).splitlines()[0].rpartition(">: ")[2]
+        raise CommandFailed(f"the database refused: {reason}") from None
+    except asyncpg.PostgresError as error:
+        reason = str(error).splitlines()[0]
         raise CommandFailed(f"the database refused: {reason}") from None
 
 
@@ -160,7 +186,7 @@ def with_db(
             finally:
                 await db.close()
 
-        return asyncio.run(run())
+        return on_database(run())
 
 
 def show_json(value: object) -> None:

@@ -2,33 +2,43 @@
 
 import asyncio
 import secrets
+from collections.abc import Mapping
+from time import monotonic
+from typing import Final
 from uuid import uuid4
 
 import aiohttp
 from rich.console import Console
 
-from picopay.cli.context import CommandFailed, DataDir
-from picopay.cli.http import DEFAULT_URL, Key, Url, api_key, call, client, funded
+from picopay.cli.context import DataDir
+from picopay.cli.errors import CommandFailed
+from picopay.cli.http import DEFAULT_URL, Key, Url, admin_secret, api_key, call, client, funded
 
+PROCESSED_SECONDS_MAX: Final = 90
+POLL_SECONDS: Final = 0.2
 _console = Console(highlight=False)
 
 
 def demo(url: Url = DEFAULT_URL, key: Key = None, data_dir: DataDir = None) -> None:
-    """Tell, on a running server: a charge, its duplicate, ten at once, a reused key, no funds.
+    """Tell, on a running server: charges, duplicates, refusals, orders, and a transaction webhook.
+
+    The webhook is processed after the server's delay, 30 seconds unless it is set otherwise.
 
     Example: `picopay demo --url http://127.0.0.1:8000`
     """
-    asyncio.run(_demo(url, api_key(key, data_dir)))
+    asyncio.run(_demo(url, api_key(key, data_dir), admin_secret(data_dir)))
 
 
-async def _demo(url: str, key: str) -> None:
+async def _demo(url: str, key: str, admin: str | None) -> None:
     user_id = 1_000_000 + secrets.randbelow(10**9)
     async with client(url, key, 32) as session:
-        _say(f"A new user, {user_id}, deposits 1000.00 USD.")
         await funded(session, user_id, 1000)
+        _say(f"A new user, {user_id}, has deposited 1000.00 USD.")
         await _charge_twice(session, user_id)
         await _ten_at_once(session, user_id)
         await _refusals(session, user_id)
+        await _shop(session, admin)
+        await _webhook(session)
     _console.print("\n[green]Every step was as promised.[/green] Now try `picopay ledger check`.")
 
 
@@ -65,6 +75,90 @@ async def _refusals(session: aiohttp.ClientSession, user_id: int) -> None:
     async with session.get(f"/v1/users/{user_id}") as response:
         balances = (await response.json())["balances"]
     _expect(balances == [{"currency": "USD", "balance": 850}], "the balance is 850.00, to the cent")
+
+
+async def _shop(session: aiohttp.ClientSession, admin: str | None) -> None:
+    if admin is None:
+        _say("Orders are left out: set ADMIN_SECRET, or give the server's --data-dir.")
+        return
+    secret = {"X-Admin-Secret": admin}
+    product = {"name": "Demo mug", "price": "20.00", "stock": 2, "is_active": True}
+    async with session.post("/admin/products", json=product, headers=secret) as response:
+        _expect(response.status == 201, "a product: two mugs at 20.00")
+        path = f"/admin/products/{(await response.json())['id']}"
+    line = {"product_id": path.rpartition("/")[2], "quantity": 1}
+    _say("An order of one mug, sent ten times with one key.")
+    paid = await _ordered(session, line, times=10)
+    _say("An order of the last mug, which its customer cancels.")
+    canceled = await _ordered(session, line, times=1)
+    async with session.post(f"/orders/{canceled}/cancel") as response:
+        _expect(response.status in {200, 409}, f"canceled: {response.status}")
+    with _console.status("  the payment provider calls back …"):
+        ended = [await _ended(session, order_id) for order_id in (paid, canceled)]
+    for order_id in (paid, canceled):
+        async with session.get(f"/orders/{order_id}/events") as response:
+            story = " → ".join(entry["event"] for entry in (await response.json())["data"])
+        _console.print(f"  [dim]{story}[/dim]")
+    async with session.get(path, headers=secret) as response:
+        left = (await response.json())["stock"]
+    _expect(left == 2 - ended.count("paid"), f"{' and '.join(ended)}: {left} in stock, to the mug")
+
+
+async def _ordered(session: aiohttp.ClientSession, line: Mapping[str, object], times: int) -> str:
+    """The one order that so many requests with one key have placed."""
+    key = str(uuid4())
+    body = {"user_email": f"{key}@example.com", "items": [line]}
+    answers = await asyncio.gather(*(call(session, "/orders", body, key) for _ in range(times)))
+    ids = {str(answer.get("id")) for status, answer, _ in answers if status == 201}
+    replays = sum(replayed for *_, replayed in answers)
+    _expect(len(ids) == 1 and replays == times - 1, f"one order; {replays} answers are replays")
+    return ids.pop()
+
+
+async def _ended(session: aiohttp.ClientSession, order_id: str) -> str:
+    """Its status when it is closed, or when patience has run out."""
+    give_up_at = monotonic() + PROCESSED_SECONDS_MAX
+    while True:
+        async with session.get(f"/orders/{order_id}") as response:
+            status = (await response.json())["status"]
+        if status in {"paid", "canceled"} or monotonic() > give_up_at:
+            return status
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _webhook(session: aiohttp.ClientSession) -> None:
+    path = "/v1/webhooks/transactions"
+    name = uuid4().hex
+    body = {
+        "transaction_id": f"txn_{name}",
+        "source_account": f"payer_{name}",
+        "destination_account": f"payee_{name}",
+        "amount": 15.5,
+        "currency": "EUR",
+    }
+    _say("A transaction webhook of 15.50 EUR, which its sender repeats ten times.")
+    answers = await asyncio.gather(*(call(session, path, body) for _ in range(10)))
+    if {status for status, *_ in answers} == {401}:
+        _console.print("  [yellow]-[/yellow] the server asks for signatures, so this is left out")
+        return
+    _expect({status for status, *_ in answers} == {202}, "202 each time, at once")
+    with _console.status("  it is processed after its delay …"):
+        shown = await _processed(session, body["transaction_id"])
+    _expect(shown == "PROCESSED", f"processed in the background: {shown}")
+    async with session.get(f"/v1/accounts/external:payee_{name}") as response:
+        balances = (await response.json())["balances"]
+    _expect(balances == [{"currency": "EUR", "balance": 15.5}], "the payee has 15.50, once")
+
+
+async def _processed(session: aiohttp.ClientSession, transaction_id: object) -> str:
+    """Its status in the end, or when patience has run out."""
+    give_up_at = monotonic() + PROCESSED_SECONDS_MAX
+    while True:
+        async with session.get(f"/v1/transactions/{transaction_id}") as response:
+            status = (await response.json())["status"]
+        if status != "PROCESSING" or monotonic() > give_up_at:
+            return status
+        await asyncio.sleep(POLL_SECONDS)
 
 
 def _say(line: str) -> None:

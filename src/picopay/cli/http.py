@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import aiohttp
 import typer
 
-from picopay.cli.context import CommandFailed, load_settings
+from picopay.cli.context import load_settings
+from picopay.cli.errors import CommandFailed
 
 Url = Annotated[str, typer.Option(help="The running server.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -25,6 +26,13 @@ def api_key(given: str | None, data_dir: Path | None) -> str:
     if key is None:
         raise CommandFailed("no API key: give --key, or set APP_API_KEY")
     return key
+
+
+def admin_secret(data_dir: Path | None) -> str | None:
+    """The server's, if it can be known here."""
+    settings = load_settings()
+    kept = (data_dir or settings.picopay_data_dir) / "admin_secret"
+    return settings.admin_secret or (kept.read_text().strip() if kept.exists() else None)
 
 
 @asynccontextmanager
@@ -64,5 +72,10 @@ async def funded(session: aiohttp.ClientSession, user_id: int, amount: int) -> N
         (f"/v1/users/{user_id}/deposits", {"amount": amount, "currency": "USD"}),
     ):
         status, answer, _ = await call(session, path, body)
+        if status == 401:
+            raise CommandFailed(
+                "the server does not know the API key: give --key, set APP_API_KEY, or give the "
+                "server's --data-dir"
+            )
         if status not in (200, 201):
             raise CommandFailed(f"{path} answered {status}: {answer.get('detail')}")

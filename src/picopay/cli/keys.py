@@ -9,12 +9,14 @@ import typer
 
 from picopay.access import service
 from picopay.access.model import DEFAULT_MERCHANT, ApiKey, KeyState, KeyWanted, Scope
-from picopay.cli.context import AsJson, CommandFailed, DataDir, load_settings, show_json, with_db
+from picopay.cli.context import AsJson, DataDir, load_settings, show_json, with_db
+from picopay.cli.errors import CommandFailed
 
 app = typer.Typer(help="API keys. A key is shown once.", no_args_is_help=True)
 
 _MERCHANT: Final = re.compile("[a-z0-9_-]{1,64}")
 _NAME_CHARS_MAX: Final = 100
+_USUAL: Final = frozenset(Scope) - {Scope.ADMIN}
 
 KeyId = Annotated[UUID, typer.Argument(help="The key's id, from `picopay keys list`.")]
 
@@ -25,7 +27,9 @@ def create(
     merchant: Annotated[str, typer.Option(help="Owner of the key.")] = DEFAULT_MERCHANT,
     scope: Annotated[
         list[Scope] | None,
-        typer.Option(help="Repeatable; default: all. With `users` a key may deposit to any user."),
+        typer.Option(
+            help="Repeatable; default: all but `admin`. With `users` a key may deposit to any user."
+        ),
     ] = None,
     expires_in: Annotated[
         int | None, typer.Option(metavar="DAYS", min=1, max=36_500, help="Default: never.")
@@ -43,7 +47,7 @@ def create(
         raise CommandFailed("a merchant is 1 to 64 of a-z, 0-9, hyphen and underscore")
     expires = None if expires_in is None else timedelta(days=expires_in)
     live = load_settings().production
-    wanted = KeyWanted(name, merchant, frozenset(scope or Scope), live, expires)
+    wanted = KeyWanted(name, merchant, frozenset(scope or _USUAL), live, expires)
     _print_new(
         *with_db(data_dir, lambda db: service.create(db, wanted), create=True), as_json=as_json
     )
@@ -96,6 +100,8 @@ def roll(
     as_json: AsJson = False,
 ) -> None:
     """Replace a key: the successor works at once, the old one for `--overlap` hours more.
+
+    The successor has the same merchant, scopes and lifetime, counted from now.
 
     Example: `picopay keys roll 0198c6a2-7c1e-7000-8000-000000000000 --overlap 48`
     """

@@ -8,16 +8,26 @@ from typing import Final
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from picopay.catalog import check as catalog
 from picopay.charges import check as charges
-from picopay.cli.context import AsJson, DataDir, err, show_json, with_db
+from picopay.cli.context import AsJson, DataDir, show_json, with_db
+from picopay.cli.errors import err
 from picopay.infra.checks import DRIFTS_NAMED_MAX, Invariant
 from picopay.infra.db import Db
 from picopay.infra.tx import Tx
 from picopay.ledger import check as ledger
+from picopay.orders import check as orders
+from picopay.transfers import check as transfers
 
 app = typer.Typer(help="The ledger and its proof.", no_args_is_help=True)
 
-INVARIANTS: Final = (*ledger.INVARIANTS, *charges.INVARIANTS)
+INVARIANTS: Final = (
+    *ledger.INVARIANTS,
+    *charges.INVARIANTS,
+    *transfers.INVARIANTS,
+    *catalog.INVARIANTS,
+    *orders.INVARIANTS,
+)
 
 
 @dataclass

@@ -1,18 +1,51 @@
 """The `picopay` command."""
 
 import sys
+from importlib import import_module
+from typing import Any, Final
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from picopay import __version__
-from picopay.cli import bench, demo, keys, ledger, migrate, openapi, serve, users
-from picopay.cli.context import CommandFailed, err
+from picopay.cli.errors import CommandFailed, err
 from picopay.embedded.errors import EmbeddedError
-from picopay.infra.db import ConnectionLost
 from picopay.kernel.errors import Refused
 
+# Each is a module of this folder, with a function of its name, or an `app` of several commands.
+COMMANDS: Final = (
+    *("serve", "worker", "migrate", "users", "keys", "dead-letters", "ledger"),
+    *("demo", "bench", "openapi"),
+)
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is asked for: nobody waits for what the others import."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - a private class of Typer's
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - likewise
+        # To a name that is none, the most alike is suggested: of all of them.
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.add_command(_command(name), name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _command(name: str) -> Any:  # noqa: ANN401 - likewise
+    module = import_module(f"picopay.cli.{name.replace('-', '_')}")
+    holder = typer.Typer(rich_markup_mode="markdown")
+    if hasattr(module, "app"):
+        holder.add_typer(module.app, name=name)
+    else:
+        holder.command(name)(getattr(module, name))
+    return typer.main.get_group(holder).commands[name]
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="picopay",
     help="A payments core that charges exactly once, on a double-entry ledger.",
     no_args_is_help=True,
@@ -20,14 +53,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.command()(serve.serve)
-app.command()(migrate.migrate)
-app.add_typer(users.app, name="users")
-app.add_typer(keys.app, name="keys")
-app.add_typer(ledger.app, name="ledger")
-app.command()(demo.demo)
-app.command()(bench.bench)
-app.command()(openapi.openapi)
 
 
 def _version(value: bool) -> None:
@@ -53,8 +78,6 @@ def main() -> None:
         sys.exit(_told(str(error)))
     except Refused as refused:
         sys.exit(_told(refused.detail))
-    except ConnectionLost:
-        sys.exit(_told("the connection to the database was lost"))
 
 
 def _told(sentence: str) -> int:

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from picopay import schema
-from picopay.cli.context import CommandFailed, DataDir, leased, load_settings, on_database
+from picopay.cli.context import DataDir, leased, load_settings, on_database
+from picopay.cli.errors import CommandFailed
 
 
 def migrate(

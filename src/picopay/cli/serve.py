@@ -1,6 +1,5 @@
 """`picopay serve`: the API, on servers of its own unless told of others."""
 
-import asyncio
 import gc
 import multiprocessing
 import signal
@@ -21,7 +20,8 @@ from picopay.access import service as access
 from picopay.access.model import DEFAULT_MERCHANT
 from picopay.app import server_app
 from picopay.cli import shared_metrics
-from picopay.cli.context import CommandFailed, DataDir, err, prepared
+from picopay.cli.context import PAYMENT_SECRET, DataDir, on_database, prepared, with_payment_secret
+from picopay.cli.errors import CommandFailed, err
 from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
 from picopay.infra import logs
@@ -35,6 +35,9 @@ from picopay.users import service as users
 from picopay.users.model import DepositCommand
 
 GRACE_SECONDS: Final = 30
+# A server process that says nothing for so long is killed and replaced. It also says nothing while
+# it starts, which on a busy machine takes several seconds.
+START_SECONDS_MAX: Final = 60
 DEMO_USER: Final = 1
 DEMO_MONEY: Final = Money(100_000, "USD")
 _DEMO_DEPOSIT: Final = uuid5(NAMESPACE_URL, "picopay/demo-deposit")
@@ -44,8 +47,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Server processes.")] = 1,
-    no_worker: Annotated[  # noqa: ARG001 - scripts may say it already
-        bool, typer.Option("--no-worker", help="API only; there is no background work yet.")
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="API only: `picopay worker` does the rest.")
     ] = False,
     data_dir: DataDir = None,
     ephemeral: Annotated[
@@ -62,7 +65,11 @@ def serve(
         prepared(data_dir, ephemeral=ephemeral) as (settings, lease),
     ):
         servers = lease.servers if lease else None
-        asyncio.run(_ready(settings, servers))
+        settings.picopay_worker = settings.picopay_worker and not no_worker
+        on_database(_ready(settings, servers))
+        with_payment_secret(settings)
+        if "picopay_url" not in settings.model_fields_set:
+            settings.picopay_url = _own_url(listener)
         logs.configure(settings.log_level, settings.log_format)
         if lease is not None:
             lease.watch(lambda message: log.warning("embedded.keeper", message=message))
@@ -91,22 +98,38 @@ async def _ready(settings: Settings, servers: Servers | None) -> None:
 
 
 async def _refuse_unsafe(settings: Settings, db: Db) -> None:
-    placeholder = settings.app_api_key in PLACEHOLDERS
-    if placeholder and not settings.production:
-        err.print("[yellow]APP_API_KEY is a well-known placeholder: not for production[/yellow]")
+    placeholders = _placeholders(settings)
     if not settings.production:
+        for name in placeholders:
+            err.print(f"[yellow]{name} is a well-known placeholder: not for production[/yellow]")
         return
-    if placeholder:
-        raise CommandFailed("APP_API_KEY is a well-known placeholder: choose one of your own")
+    for name in placeholders:
+        raise CommandFailed(f"{name} is a well-known placeholder: choose one of your own")
     if settings.app_api_key is None and not await access.any_active(db):
         raise CommandFailed(
             "no API key exists: set APP_API_KEY, or make one with `picopay keys create`"
         )
+    if not settings.transaction_webhook_secrets and not settings.transaction_webhook_unsigned:
+        raise CommandFailed(
+            "TRANSACTION_WEBHOOK_SECRET is missing: set it, or TRANSACTION_WEBHOOK_UNSIGNED=true"
+        )
+    if settings.admin_secret is None:
+        raise CommandFailed("ADMIN_SECRET is missing: set it")
     assert settings.database_url is not None
     if await schema.app_can_change_postings(settings.database_url):
         raise CommandFailed(
             "the database role picopay_app may change postings: revoke UPDATE, DELETE and TRUNCATE"
         )
+
+
+def _placeholders(settings: Settings) -> list[str]:
+    """The settings that hold a secret which everybody knows."""
+    secrets = {
+        "APP_API_KEY": [settings.app_api_key],
+        "TRANSACTION_WEBHOOK_SECRET": settings.transaction_webhook_secrets,
+        "ADMIN_SECRET": [settings.admin_secret],
+    }
+    return [name for name, values in secrets.items() if PLACEHOLDERS.intersection(values)]
 
 
 @contextmanager
@@ -140,6 +163,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         backlog=2048,
         timeout_keep_alive=65,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=START_SECONDS_MAX,
     )
     if workers == 1:
         server = uvicorn.Server(config)
@@ -177,6 +201,14 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _own_url(listener: socket.socket) -> str:
+    """Where this machine reaches what listens there, on every address or on one."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if listener.family is socket.AF_INET else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _banner(settings: Settings, servers: Servers | None, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
@@ -184,10 +216,12 @@ def _banner(settings: Settings, servers: Servers | None, listener: socket.socket
     console.print(f"\n[bold]PicoPay {__version__}[/bold]  {settings.picopay_env}")
     console.print(f"  API        {url}    docs {url}/docs    metrics {url}/metrics")
     console.print(f"  Data       {_data(settings, servers)}")
+    console.print(f"  Payments   {settings.provider}{_callbacks(settings)}")
     if servers is None:
         console.print()
         return
     console.print(f"  API key    {settings.app_api_key}")
+    console.print(f"  Admin      {settings.admin_secret}    (X-Admin-Secret)")
     console.print("\n  Charge user 1 (send it twice: it charges once):\n")
     console.print(
         f"  curl -X POST {url}/charge -H 'X-API-Key: {settings.app_api_key}' \\\n"
@@ -195,6 +229,18 @@ def _banner(settings: Settings, servers: Servers | None, listener: socket.socket
         "    -H 'Content-Type: application/json' \\\n"
         """    -d '{"user_id": 1, "amount": 100.0, "currency": "USD"}'\n"""
     )
+
+
+def _callbacks(settings: Settings) -> str:
+    if not settings.fake_payment_enabled:
+        return ""
+    return f"; callbacks of the fake provider are signed with {_signed_with(settings)}"
+
+
+def _signed_with(settings: Settings) -> str:
+    kept = settings.picopay_data_dir / PAYMENT_SECRET
+    generated = kept.exists() and kept.read_text().strip() == settings.payment_webhook_secret
+    return str(kept) if generated else "PAYMENT_WEBHOOK_SECRET"
 
 
 def _data(settings: Settings, servers: Servers | None) -> str:

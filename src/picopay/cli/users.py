@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from picopay.access.model import DEFAULT_MERCHANT
-from picopay.cli.context import AsJson, CommandFailed, DataDir, show_json, with_db
+from picopay.cli.context import AsJson, DataDir, show_json, with_db
+from picopay.cli.errors import CommandFailed
 from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.infra.routing import USER_ID_MAX, exact_number

@@ -1,0 +1,69 @@
+"""`picopay worker`: background work alone, beside any number of servers and other workers."""
+
+import asyncio
+import os
+import signal
+from typing import Annotated, NoReturn
+
+import typer
+
+from picopay.cli.context import DataDir, prepared, with_payment_secret
+from picopay.cli.errors import CommandFailed
+from picopay.infra import logs, metrics
+from picopay.infra.logs import log
+from picopay.infra.settings import Settings
+from picopay.worker import Worker
+
+
+def worker(
+    data_dir: DataDir = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Show Prometheus metrics on this port.")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="And on this address.")] = "127.0.0.1",
+) -> None:
+    """Handle what happens later: transaction webhooks, retries, chores. Stop it with SIGTERM.
+
+    What is in hand is finished first; a second signal ends it at once, and others take over. The
+    fake payment provider is asked at `PICOPAY_URL`: set it beside a server on another port.
+
+    Example: `picopay worker --metrics-port 9100`
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    if metrics_port is not None:
+        _show_metrics(metrics_host, metrics_port)
+    with prepared(data_dir, create=False) as (settings, lease):
+        with_payment_secret(settings)
+        logs.configure(settings.log_level, settings.log_format)
+        if lease is not None:
+            lease.watch(lambda message: log.warning("embedded.keeper", message=message))
+        asyncio.run(_work(settings, samples=metrics_port is not None))
+
+
+def _show_metrics(host: str, port: int) -> None:
+    try:
+        metrics.serve(host, port)
+    except OSError as error:
+        raise CommandFailed(f"no metrics on {host}:{port}: {error.strerror}") from None
+
+
+def _stop(_signal: int, _frame: object) -> NoReturn:
+    """Before there is anything to finish."""
+    raise SystemExit(0)
+
+
+async def _work(settings: Settings, *, samples: bool) -> None:
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(1)  # leases end by themselves
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    background = Worker(settings, samples=samples)
+    log.info("worker.started", picopay_url=settings.picopay_url)
+    await stopping.wait()
+    await background.stop()
+    log.info("worker.stopped")
