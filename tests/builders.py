@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from picopay.charges.model import ChargeCommand
+from picopay.charges.model import Charge, ChargeCommand, RefundCommand
 from picopay.infra.ids import new_id
 from picopay.kernel.money import Money
 from picopay.ledger.model import Account, AccountId, Entry, Move, PostingKind
@@ -26,6 +26,17 @@ def a_charge(
     merchant_id: str = "default",
 ) -> ChargeCommand:
     return ChargeCommand.of(new_id(), merchant_id, user_id, Money(minor, currency), key)
+
+
+def a_refund(
+    charge: Charge,
+    minor: int | None = None,
+    *,
+    key: str | None = None,
+    reason: str | None = None,
+) -> RefundCommand:
+    """Of all that is left, unless it is said how much."""
+    return RefundCommand(new_id(), charge, minor, reason, key or str(new_id()))
 
 
 def a_deposit(

@@ -9,15 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from tests.embedded.world import World, wait_until
+from tests.forks import run_command
 
 from picopay.embedded import status
 
 API_KEY = "test-key-with-every-scope"
+ADMIN_SECRET = "test-secret-of-administrators"
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 45.0
 PICOPAY = Path(sys.executable).with_name("picopay")
@@ -65,16 +67,8 @@ class Server:
             *(PICOPAY, "serve", "--port", str(self.port), "--workers", str(self._workers)),
             *("--data-dir", self._data_dir),
         ]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-ISc", _SHIM, *command],
-                env=clean_environment() | self._environment | dict(environment or {}),
-                cwd=self._data_dir.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        environment = self._environment | dict(environment or {})
+        self._process = spawn(command, environment, self.log)
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -104,6 +98,22 @@ class Server:
         for pid in found:
             found.extend(children.get(pid, []))
         return set(found)
+
+
+def spawn(
+    command: Sequence[str | Path], environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """A program that ends with us; beside its log is where it works."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-ISc", _SHIM, *command],
+            env={**clean_environment(), **environment},
+            cwd=log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
 
 class Site:
@@ -158,20 +168,31 @@ class Site:
 def clean_environment() -> dict[str, str]:
     """Nothing of the machine that runs the tests changes the server."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return kept | {"APP_API_KEY": API_KEY, "LOG_LEVEL": "WARNING", "LOG_FORMAT": "json"}
+    secrets = {"APP_API_KEY": API_KEY, "ADMIN_SECRET": ADMIN_SECRET}
+    return kept | secrets | {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "json"}
+
+
+Ran = subprocess.CompletedProcess[str]
+
+
+def run(command: Sequence[str | Path], environment: Mapping[str, str], *, cwd: Path) -> Ran:
+    return subprocess.run(
+        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def told(ran: Ran) -> str:
+    """The one sentence of a command that failed."""
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    assert "Traceback" not in ran.stderr
+    return " ".join(ran.stderr.split())
 
 
 def picopay(data_dir: Path, *arguments: str) -> Any:  # noqa: ANN401 - whatever it prints as JSON
     """Run a command on the data directory; it must succeed."""
-    answer = subprocess.run(
-        [PICOPAY, *arguments, "--json", "--data-dir", data_dir],
-        env=clean_environment(),
-        cwd=data_dir.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [*arguments, "--json", "--data-dir", str(data_dir)]
+    answer = run_command(command, clean_environment(), cwd=data_dir.parent)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return json.loads(answer.stdout)
 

@@ -46,7 +46,7 @@ async def test_a_charge_is_shown_as_it_was_answered(client: httpx2.AsyncClient) 
     assert created_at.endswith("Z")
     assert shown.text == (
         f'{{"id":"{made["transaction"]["id"]}","user_id":1,"amount":100.00,"currency":"USD",'
-        f'"status":"success","idempotency_key":"{KEY}","new_balance":900.00,'
+        f'"status":"success","idempotency_key":"{KEY}","new_balance":900.00,"refunded":0.00,'
         f'"created_at":"{created_at}"}}'
     )
     assert (await client.get("/v1/charges")).text == (

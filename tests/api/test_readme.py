@@ -16,11 +16,13 @@ from picopay.embedded.servers import acquire
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+REFUNDS = (ROOT / "docs/guides/refunds.md").read_text()
+ORDERS = (ROOT / "docs/guides/orders.md").read_text()
 START_SECONDS_MAX = 90
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def _blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def _free_port() -> int:
@@ -57,6 +59,7 @@ def started(tmp_path: Path) -> Iterator[tuple[int, Path]]:
         server = subprocess.Popen(
             [*make_run.split(), f"ARGS=--port {port} --data-dir {data_dir}"],
             cwd=ROOT,
+            env=os.environ | {"TRANSACTION_PROCESSING_DELAY_SECONDS": "5"},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -83,7 +86,8 @@ def _wait_for(port: int) -> None:
 def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
     port, data_dir = started
     environment = {"PICOPAY_DATA_DIR": str(data_dir)}
-    (curl,) = [block for block in _blocks("bash") if block.startswith("curl")]
+    curl, webhook = [block for block in _blocks("bash") if block.startswith("curl")]
+    (refund,) = _blocks("bash", REFUNDS)
     (shown,) = [json.loads(block) for block in _blocks("json")]
 
     first = _shell(_here(curl, port, data_dir), environment)
@@ -91,9 +95,12 @@ def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
 
     assert first.returncode == 0, first.stderr
     answer = json.loads(first.stdout)
-    shown["transaction"]["id"] = answer["transaction"]["id"]
+    shown_id, shown["transaction"]["id"] = shown["transaction"]["id"], answer["transaction"]["id"]
     assert answer == shown
     assert again.stdout == first.stdout
+    told = _shell(_here(webhook, port, data_dir), environment)
+    assert '{"transaction_id":"txn_1","status":"accepted"}' in told.stdout, told.stderr
+    assert '"amount":1500.00,"currency":"INR","status":"PROCESSING"' in told.stdout
 
     (proof,) = [block for block in _blocks("bash") if "ledger check" in block]
     proof = proof.replace("picopay demo", f"picopay demo --url http://127.0.0.1:{port}")
@@ -101,6 +108,22 @@ def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "user 1: 900.00 USD" in ran.stdout
     assert "The ledger is clean." in ran.stdout
+
+    assert shown_id in refund
+    refund = refund.replace(shown_id, answer["transaction"]["id"])
+    given_back = _shell(_here(refund, port, data_dir), environment)
+    assert '"amount":25.00,"currency":"USD"' in given_back.stdout, given_back.stderr
+
+    assert "scripts/seed_data.py" in README
+    seeded = _shell(".venv/bin/python scripts/seed_data.py", environment)
+    assert seeded.returncode == 0, seeded.stderr
+    (placing,) = [block for block in _blocks("bash", ORDERS) if "/products" in block]
+    products, order, events = re.split(r"\n(?=curl)", _here(placing, port, data_dir).strip())
+    product = json.loads(_shell(products, environment).stdout)[0]["id"]
+    placed = json.loads(_shell(order.replace("PRODUCT", product), environment).stdout)
+    assert placed["status"] == "reserved"
+    timeline = json.loads(_shell(events.replace("ORDER", placed["id"]), environment).stdout)
+    assert timeline["data"][0]["event"] == "order.placed"
 
 
 @pytest.mark.kill

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,12 +11,19 @@ from typing import Any, Final
 import asyncpg
 import httpx2
 import pytest
-from tests.conftest import API_KEY, Stores
+from tests.conftest import Stores
+from tests.forks import run_command
+from tests.processes import API_KEY, Ran, run, told
+from typer.testing import CliRunner
+
+from picopay import __version__
+from picopay.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[2]
+SIGNED = {"APP_API_KEY": API_KEY, "TRANSACTION_WEBHOOK_SECRET": "one-of-our-own"}
+PRODUCTION = SIGNED | {"ADMIN_SECRET": "another-of-our-own"}
+MAIN = "from picopay.cli.main import main; main()"
 PICOPAY = ROOT / ".venv" / "bin" / "picopay"
-
-Ran = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
@@ -26,27 +32,11 @@ def environment(clean: Stores) -> dict[str, str]:
 
 
 def picopay(environment: dict[str, str], *arguments: str) -> Ran:
-    return _run([str(PICOPAY), *arguments], environment)
+    return run_command(arguments, os.environ | environment, cwd=ROOT)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> Ran:
-    return subprocess.run(
-        command,
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def told(ran: Ran) -> str:
-    """The one sentence of a command that failed."""
-    assert ran.returncode == 1
-    assert ran.stdout == ""
-    assert "Traceback" not in ran.stderr
-    return " ".join(ran.stderr.split())
+    return run(command, os.environ | environment, cwd=ROOT)
 
 
 def test_users_are_created_funded_and_shown(environment: dict[str, str]) -> None:
@@ -150,7 +140,7 @@ def test_keys_are_json_as_an_api_would_print_them(
     assert expiring["expires_at"].endswith("Z")
     assert (expiring["revoked_at"], expiring["last_used_at"]) == (None, None)
     assert expiring["scopes"] == ["users"]
-    assert keys["active"]["scopes"] == ["charges", "ledger", "users"]
+    assert keys["active"]["scopes"] == ["charges", "ledger", "orders", "transactions", "users"]
     states = {name: shown[key["id"]]["state"] for name, key in keys.items()}
     assert states == {
         "active": "active",
@@ -185,14 +175,31 @@ def test_without_keys_the_list_says_how_to_make_one(environment: dict[str, str])
     assert picopay(environment, "keys", "list", "--json").stdout == "[]\n"
 
 
-def test_every_command_has_help_with_an_example(environment: dict[str, str]) -> None:
+def test_every_command_has_help_with_an_example() -> None:
     commands = [["serve"], ["migrate"], ["demo"], ["bench"], ["openapi"], ["ledger", "check"]]
     commands += [["users", name] for name in ("create", "deposit", "show")]
+    commands += [["worker"], *(["dead-letters", n] for n in ("list", "show", "replay", "discard"))]
     commands += [["keys", name] for name in ("create", "list", "revoke", "roll")]
+    assert {command[0] for command in commands} == set(COMMANDS)
     for command in commands:
-        ran = picopay(environment, *command, "--help")
-        assert ran.returncode == 0, command
+        ran = CliRunner().invoke(app, [*command, "--help"])
+        assert ran.exit_code == 0, command
         assert "Example" in ran.stdout, command
+
+
+def test_the_version_is_told_without_importing_any_command() -> None:
+    heavy = (
+        "{name.partition('.')[0] for name in sys.modules} & {'sqlalchemy', 'fastapi', 'aiohttp'}"
+    )
+    told = f"import atexit, sys; atexit.register(lambda: print({heavy}))"
+    ran = _run([sys.executable, "-c", f"{told}; sys.argv[1:] = ['--version']; {MAIN}"], {})
+    assert ran.stdout == f"picopay {__version__}\nset()\n"
+
+
+def test_a_command_that_is_none_is_told_the_most_alike() -> None:
+    ran = CliRunner().invoke(app, ["dead-leters"])
+    assert ran.exit_code == 2
+    assert "Did you mean 'dead-letters'?" in ran.output
 
 
 def test_the_openapi_document_is_printed(environment: dict[str, str]) -> None:
@@ -216,6 +223,19 @@ def test_migrate_check_tells_whether_the_schema_is_current(
     [
         ({}, "no API key exists: set APP_API_KEY"),
         ({"APP_API_KEY": "changeme"}, "APP_API_KEY is a well-known placeholder"),
+        ({"APP_API_KEY": API_KEY}, "TRANSACTION_WEBHOOK_SECRET is missing"),
+        (
+            {"APP_API_KEY": API_KEY, "TRANSACTION_WEBHOOK_SECRET": "good-one, change-me"},
+            "TRANSACTION_WEBHOOK_SECRET is a well-known placeholder",
+        ),
+        (PRODUCTION | {"FAKE_PAYMENT_ENABLED": "true"}, "PAYMENT_WEBHOOK_SECRET is missing"),
+        (
+            PRODUCTION | {"FAKE_PAYMENT_ENABLED": "1", "PAYMENT_WEBHOOK_SECRET": "fine,secret"},
+            "PAYMENT_WEBHOOK_SECRET is a well-known placeholder",
+        ),
+        (SIGNED, "ADMIN_SECRET is missing"),
+        (SIGNED | {"ADMIN_SECRET": "dev-admin-secret"}, "ADMIN_SECRET is a well-known placeholder"),
+        ({"SHOP_CURRENCY": "usd"}, "SHOP_CURRENCY is not an ISO 4217 currency code"),
         ({"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, "the database cannot be reached"),
         ({"DATABASE_URL": "mysql://a:b@127.0.0.1/c"}, "postgresql://user:password@host"),
         ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE"),
@@ -227,12 +247,18 @@ def test_production_refuses_to_start(
     assert sentence in told(picopay(environment | change, "serve", "--port", "0"))
 
 
+def test_a_worker_refuses_it_too(environment: dict[str, str]) -> None:
+    change = {"FAKE_PAYMENT_ENABLED": "true", "PAYMENT_WEBHOOK_SECRET": ""}
+    ran = picopay(environment | change, "worker")
+    assert "PAYMENT_WEBHOOK_SECRET is missing" in told(ran)
+
+
 async def test_production_refuses_a_role_that_could_rewrite_history(
     environment: dict[str, str], owner: asyncpg.Connection
 ) -> None:
     await owner.execute("GRANT DELETE ON postings TO picopay_app")
     try:
-        ran = picopay(environment | {"APP_API_KEY": API_KEY}, "serve", "--port", "0")
+        ran = picopay(environment | PRODUCTION, "serve", "--port", "0")
     finally:
         await owner.execute("REVOKE DELETE ON postings FROM picopay_app")
     assert "may change postings" in told(ran)

@@ -8,8 +8,9 @@ from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
 from tests.conftest import Stores
 
 from picopay import schema
-from picopay.infra.db import APP_ROLE, Db
+from picopay.infra.db import Db
 from picopay.infra.models import Base
+from picopay.infra.sessions import APP_ROLE
 
 TABLES = sorted(Base.metadata.tables.values(), key=lambda table: table.name)
 each_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -159,9 +160,27 @@ async def test_the_app_holds_no_privilege_beyond_what_it_does(owner: asyncpg.Con
         ("postings", "INSERT"),
         ("users", "INSERT"),
         ("charges", "INSERT"),
+        ("charge_refunds", "INSERT"),
         ("idempotency_keys", "INSERT"),
         ("idempotency_keys", "DELETE"),
         ("api_keys", "INSERT"),
         ("api_key_uses", "INSERT"),
         ("api_key_uses", "UPDATE"),
+        ("outbox_events", "INSERT"),
+        ("outbox_events", "DELETE"),
+        ("outbox_queue", "INSERT"),
+        ("outbox_queue", "UPDATE"),
+        ("outbox_queue", "DELETE"),
+        ("outbox_consumed", "INSERT"),
+        ("outbox_consumed", "DELETE"),
+        ("dead_letters", "INSERT"),
+        ("dead_letter_audits", "INSERT"),
+        ("worker_duties", "INSERT"),
+        ("worker_duties", "UPDATE"),
+        ("transfers", "INSERT"),
+        ("fake_payments", "INSERT"),
+        *((table, "INSERT") for table in ("orders", "order_items", "order_events")),
+        *((table, "INSERT") for table in ("order_payments", "order_refunds")),
+        ("products", "INSERT"),
+        ("stock_moves", "INSERT"),
     }

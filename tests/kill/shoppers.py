@@ -1,8 +1,10 @@
 """Callers who never give up: they repeat a charge, with its key, until it is answered for good."""
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.processes import Site, assert_ledger_clean
@@ -10,6 +12,8 @@ from tests.races.load import DEPOSIT, Answer, Caller, Wish
 from tests.races.truth import assert_each_charged_once, connected
 
 PAUSE_SECONDS = 0.05
+# How many of those that were answered at once are asked again; all others are.
+AGAIN_MAX = 500
 
 
 @dataclass
@@ -74,6 +78,40 @@ class Shopping:
     @property
     def statuses(self) -> set[int]:
         return {answer.status for got in self.answers.values() for answer in got}
+
+
+@asynccontextmanager
+async def load(
+    shopping: Shopping,
+    callers: Sequence[Caller],
+    users: Sequence[int],
+    moments: list[float],
+    *,
+    pause_seconds: float = 0,
+) -> AsyncGenerator[None]:
+    """Users charge without end, each at any of the callers, until they are told to stop."""
+    end = asyncio.Event()
+
+    async def shop(number: int, user: int) -> None:
+        for turn in range(1_000_000):
+            wish = Wish.of(user)
+            while not end.is_set():
+                answer = await shopping.ask(callers[(number + turn) % len(callers)], wish)
+                if answer is not None and answer.status == 200:
+                    moments.append(time.monotonic())
+                    break
+                turn += 1  # noqa: PLW2901 - try the other server
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(pause_seconds)
+            if end.is_set():
+                return
+
+    tasks = [asyncio.create_task(shop(number, user)) for number, user in enumerate(users)]
+    try:
+        yield
+    finally:
+        end.set()
+        await asyncio.gather(*tasks)
 
 
 async def assert_told_is_there(site: Site, shopping: Shopping) -> None:

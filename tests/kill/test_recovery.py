@@ -5,55 +5,29 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
 from tests.embedded.world import kill, wait_until
-from tests.kill.shoppers import Shopping, assert_all_is_right, assert_told_is_there
+from tests.kill.shoppers import (
+    AGAIN_MAX,
+    Shopping,
+    assert_all_is_right,
+    assert_told_is_there,
+    load,
+)
 from tests.processes import Server, Site, get
-from tests.races.load import Caller, Wish, caller, measured_figure
+from tests.races.load import Wish, caller, measured_figure
 
 from picopay.charges.service import LOST_DATABASE_SECONDS
 
 pytestmark = pytest.mark.kill
 
-RECOVERED_SECONDS_MAX = 5
+RECOVERED_SECONDS_MAX = 10
 # A charge may wait for the batch before its own, and both for the database to come back.
 TOLD_SECONDS_MAX = 2 * LOST_DATABASE_SECONDS + 2
 SOAK_SECONDS = 20
-# How many of those that were answered at once are asked again; all others are.
-AGAIN_MAX = 500
 VICTIMS = ["server", "server", "postgres", "valkey"]
-
-
-@asynccontextmanager
-async def load(
-    shopping: Shopping, callers: Sequence[Caller], users: Sequence[int], moments: list[float]
-) -> AsyncGenerator[None]:
-    """Users charge without end, each at any of the callers, until they are told to stop."""
-    end = asyncio.Event()
-
-    async def shop(number: int, user: int) -> None:
-        for turn in range(1_000_000):
-            wish = Wish.of(user)
-            while not end.is_set():
-                answer = await shopping.ask(callers[(number + turn) % len(callers)], wish)
-                if answer is not None and answer.status == 200:
-                    moments.append(time.monotonic())
-                    break
-                turn += 1  # noqa: PLW2901 - try the other server
-                await asyncio.sleep(0.05)
-            if end.is_set():
-                return
-
-    tasks = [asyncio.create_task(shop(number, user)) for number, user in enumerate(users)]
-    try:
-        yield
-    finally:
-        end.set()
-        await asyncio.gather(*tasks)
 
 
 async def test_charges_recover_by_themselves_when_postgresql_is_killed_under_load(

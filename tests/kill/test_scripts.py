@@ -1,39 +1,21 @@
 """The scripts that prove exactly-once to whoever looks, run on a real server as he would."""
 
 import asyncio
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.processes import API_KEY, Site, clean_environment, free_port
+from tests.processes import API_KEY, Ran, Site, clean_environment, free_port, run, told
 from tests.races.load import Wish, caller
 
 pytestmark = pytest.mark.kill
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
-Ran = subprocess.CompletedProcess[str]
 
-
-def run(script: str, *arguments: object) -> Ran:
-    return subprocess.run(
-        [sys.executable, SCRIPTS / script, *map(str, arguments)],
-        env=clean_environment(),
-        cwd=SCRIPTS.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def told(ran: Ran) -> str:
-    """The one sentence of a script that failed."""
-    assert ran.returncode == 1
-    assert ran.stdout == ""
-    assert "Traceback" not in ran.stderr
-    return " ".join(ran.stderr.split())
+def script(name: str, *arguments: object) -> Ran:
+    command = [sys.executable, SCRIPTS / name, *map(str, arguments)]
+    return run(command, clean_environment(), cwd=SCRIPTS.parent)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -41,11 +23,11 @@ def test_ten_concurrent_charges_with_one_key_are_shown_to_count_once(
     site: Site, workers: int
 ) -> None:
     server = site.serve(workers=workers)
-    funded = run("setup_test_user.py", "--data-dir", site.data_dir)
+    funded = script("setup_test_user.py", "--data-dir", site.data_dir)
     assert (funded.returncode, funded.stdout) == (0, "user 1: balance 1000.00 USD\n")
 
     for before, after in ((1000, 900), (900, 800)):
-        ran = run("test_idempotency.py", "--url", server.url, "--key", API_KEY)
+        ran = script("test_idempotency.py", "--url", server.url, "--key", API_KEY)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         report = dict(line.rsplit(maxsplit=1) for line in ran.stdout.splitlines()[:-1])
         assert {name: report[name] for name in ("answered 200", "successful records")} == {
@@ -61,16 +43,20 @@ async def test_a_user_without_enough_money_is_told_to_be_set_up(site: Site) -> N
     server = site.serve()
     async with caller(server.url) as by:
         assert (await by.charge(Wish.of(1, 950))).status == 200
-    ran = await asyncio.to_thread(run, "test_idempotency.py", "--url", server.url, "--key", API_KEY)
+    ran = await asyncio.to_thread(
+        script, "test_idempotency.py", "--url", server.url, "--key", API_KEY
+    )
     assert told(ran) == "user 1 has 50.0 USD: run scripts/setup_test_user.py"
 
 
 def test_a_wrong_api_key_is_told(site: Site) -> None:
     server = site.serve()
-    ran = run("test_idempotency.py", "--url", server.url, "--key", "wrong")
+    ran = script("test_idempotency.py", "--url", server.url, "--key", "wrong")
     assert "API key" in told(ran)
 
 
 def test_a_server_that_is_not_there_is_told() -> None:
-    ran = run("test_idempotency.py", "--url", f"http://127.0.0.1:{free_port()}", "--key", API_KEY)
+    ran = script(
+        "test_idempotency.py", "--url", f"http://127.0.0.1:{free_port()}", "--key", API_KEY
+    )
     assert "picopay serve" in told(ran)

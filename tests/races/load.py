@@ -16,7 +16,7 @@ from tests.processes import API_KEY
 
 DEPOSIT = 1_000_000
 P99_MS_MAX = 100
-# The machine may be busy with something else for a moment: then measure once more.
+# The machine may be busy with something else for a while: then measure again.
 ROUNDS = 3
 _NEW_USERS = count(1000)
 
@@ -102,6 +102,11 @@ class Caller:
         replayed = response.headers.get("Idempotent-Replayed") == "true"
         retry_after = response.headers.get("Retry-After")
         return Answer(response.status, content, replayed, seconds, retry_after)
+
+    async def get(self, path: str, **query: str) -> Any:  # noqa: ANN401 - whatever is shown
+        async with self._session.get(path, params=query) as response:
+            assert response.status == 200, await response.text()
+            return orjson.loads(await response.read())
 
     async def new_users(
         self, number: int, deposit: int = DEPOSIT, currency: str = "USD"

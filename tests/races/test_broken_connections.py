@@ -78,6 +78,13 @@ async def test_a_charge_on_a_connection_that_heard_the_end_of_its_server_is_run_
     await assert_each_charged_once(stores.database_url, [wish], 1000)
 
 
+async def test_a_connection_that_heard_the_end_of_its_server_leaves_it_ready(
+    client: httpx2.AsyncClient, app: FastAPI
+) -> None:
+    await hear_last_words(app.state.reserved)
+    assert (await client.get("/readyz")).status_code == 200
+
+
 IDLE = 5
 CLOSED_SECONDS_MAX = 5
 

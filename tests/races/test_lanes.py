@@ -25,10 +25,14 @@ from tests.races.load import (
 )
 from tests.races.truth import assert_each_charged_once, connected, locked
 
-pytestmark = pytest.mark.kill
+pytestmark = [
+    pytest.mark.kill,
+    pytest.mark.usefixtures("quiet"),
+    pytest.mark.timeout(600),  # by night it waits for minutes of others' kills
+]
 
 LOCKED_SECONDS = 5
-# So long a main lane itself waits for a merchant, once; then a side lane does. PostgreSQL counts
+# So long a main lane itself waits for a merchant, once; then it is watched. PostgreSQL counts
 # its 250 ms twice when another process waits too: for the place in the queue, and for the row.
 GIVEN_UP_SECONDS = 0.6
 BULK = 2000

@@ -21,7 +21,11 @@ from tests.races.load import (
 )
 from tests.races.truth import assert_each_charged_once, balance, locked
 
-pytestmark = pytest.mark.kill
+pytestmark = [
+    pytest.mark.kill,
+    pytest.mark.usefixtures("quiet"),
+    pytest.mark.timeout(600),  # by night it waits for minutes of others' kills
+]
 
 
 def charge_in_turn(pair: Pair, wishes: Sequence[Wish]) -> list[asyncio.Task[Answer]]:
@@ -53,7 +57,6 @@ async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_us
 
 
 async def test_many_accounts_locked_elsewhere_delay_only_their_own_users(pair: Pair) -> None:
-    """More of them than there are side lanes."""
     users = await pair.callers[0].new_users(60)
     stuck, others = users[:20], users[20:]
     names = [f"user:{user}" for user in stuck]

@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 from tests.processes import Site
 from tests.races.load import Answer, Caller, Wish, caller
-from tests.races.truth import charges_of, connected, locked, wait_for_waiters
+from tests.races.truth import charges_of, connected, locked
 
+from picopay.charges.waiting import LOCKED_SECONDS
 from picopay.embedded.servers import acquire
 
 pytestmark = pytest.mark.kill
@@ -54,7 +55,7 @@ async def test_a_terminated_server_waits_for_a_charge_that_waits_for_its_payer(
             wish = Wish.of(user)
             async with locked(url, f"user:{user}"):
                 waiting = asyncio.create_task(by.charge(wish))
-                await wait_for_waiters(url, 1)
+                await asyncio.sleep(0.5)
                 os.kill(server.process.pid, signal.SIGTERM)
                 await asyncio.sleep(1)
                 assert server.process.poll() is None
@@ -66,6 +67,42 @@ async def test_a_terminated_server_waits_for_a_charge_that_waits_for_its_payer(
         async with connected(url) as connection:
             query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'picopay'"
             assert await connection.fetchval(query) == 0
+
+
+async def test_a_terminated_server_answers_whoever_waits_for_locked_accounts(site: Site) -> None:
+    """However many they are, in time, and as every problem is answered: nobody was charged."""
+    with acquire(site.data_dir) as lease:
+        url = lease.servers.database_url
+        server = site.serve()
+        async with caller(server.url) as by:
+            wishes = [Wish.of(user) for user in await by.new_users(40)]
+            async with locked(url, *(f"user:{wish.user_id}" for wish in wishes)):
+                waiting = [asyncio.create_task(by.charge(wish)) for wish in wishes]
+                await asyncio.sleep(0.5)
+                os.kill(server.process.pid, signal.SIGTERM)
+                answers = await asyncio.gather(*waiting)
+                assert await asyncio.to_thread(server.stop) == 0
+        assert {(a.status, a.code) for a in answers} == {(503, "overloaded")}
+        assert max(answer.seconds for answer in answers) < LOCKED_SECONDS + 2
+        assert not await charges_of(url, [wish.key for wish in wishes])
+
+
+async def test_a_server_that_is_told_twice_to_end_answers_with_problems_still(site: Site) -> None:
+    with acquire(site.data_dir) as lease:
+        server = site.serve()
+        async with caller(server.url) as by:
+            wishes = [Wish.of(user) for user in await by.new_users(20)]
+            async with locked(
+                lease.servers.database_url, *(f"user:{wish.user_id}" for wish in wishes)
+            ):
+                waiting = [asyncio.create_task(by.charge(wish)) for wish in wishes]
+                await asyncio.sleep(0.5)
+                for _ in range(2):
+                    os.kill(server.process.pid, signal.SIGINT)
+                    await asyncio.sleep(0.3)
+                answers = await asyncio.gather(*waiting)
+        assert {(a.status, a.code) for a in answers} == {(503, "outcome-unknown")}
+        assert all(a.json["charge_id"] for a in answers)
 
 
 async def _charge_until_gone(

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,9 @@ def test_every_log_event_is_documented_and_every_documented_event_exists() -> No
     assert documented == set(_events())
 
 
+_EVENT = re.compile(r"(charge|order|transfer|outbox)\.[a-z_]+")
+
+
 def _events() -> Iterator[str]:
     for module in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
@@ -40,7 +44,7 @@ def _events() -> Iterator[str]:
             on_log = isinstance(node.func.value, ast.Name) and node.func.value.id == "log"
             if on_log and node.args:
                 yield from _names(node.args[node.func.attr == "log"], module)
-        if module.name == "routes.py" and module.parent.name == "charges":
+        if module.name in {"routes.py", "handlers.py", "relay.py"}:
             yield from _constants(module)
 
 
@@ -48,7 +52,7 @@ def _constants(module: Path) -> Iterator[str]:
     """Events that are chosen first and logged later stand as module constants."""
     for node in ast.walk(ast.parse(module.read_text())):
         value = node.value if isinstance(node, ast.AnnAssign) else None
-        if isinstance(value, ast.Constant) and str(value.value).startswith("charge."):
+        if isinstance(value, ast.Constant) and _EVENT.fullmatch(str(value.value)):
             yield str(value.value)
 
 

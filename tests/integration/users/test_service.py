@@ -10,7 +10,6 @@ from tests.builders import a_charge, a_deposit
 from tests.integration.proxies import Cut, PostgresProxy
 
 from picopay.charges import service as charges
-from picopay.charges.service import Wait
 from picopay.idempotency.errors import KeyReused
 from picopay.infra.db import Db
 from picopay.ledger import service as ledger
@@ -103,7 +102,7 @@ async def test_a_reused_key_names_what_differs(
 async def test_a_deposit_and_a_charge_may_share_a_key(db: Db) -> None:
     await service.create(db, 1)
     await service.deposit(db, a_deposit(key="a"))
-    (outcome,) = await charges.commit_batch(db, [a_charge(key="a")], Wait.FOR_NOBODY)
+    (outcome,) = await charges.commit_batch(db, [a_charge(key="a")])
     assert type(outcome).__name__ == "Approved"
 
 
@@ -150,7 +149,7 @@ async def some_history(db: Db) -> None:
         await service.deposit(db, a_deposit(1000, currency=currency))
     for minor in (10, 20, 30, 40):
         for currency in ("USD", "JPY"):
-            await charges.commit_batch(db, [a_charge(minor, currency=currency)], Wait.FOR_NOBODY)
+            await charges.commit_batch(db, [a_charge(minor, currency=currency)])
 
 
 async def statement(db: Db, currency: str | None = None) -> list[Entry]:
@@ -168,9 +167,7 @@ async def pages(db: Db, limit: int, *, write_between: bool = False) -> list[Entr
         if len(found) <= limit:
             return shown
         if write_between:
-            await charges.commit_batch(
-                db, [a_charge(1), a_charge(1, currency="JPY")], Wait.FOR_NOBODY
-            )
+            await charges.commit_batch(db, [a_charge(1), a_charge(1, currency="JPY")])
             await service.deposit(db, a_deposit(1, currency="EUR"))
 
 

@@ -1,156 +1,36 @@
-"""Strikes at a named point inside `picopay serve`, without a hook in its source.
+"""Strikes at a named point inside a `picopay` command, without a hook in its source.
 
-Python imports this by its name from PYTHONPATH, in every process started so; it acts in `serve`
-alone. `FAULT` is `point:victim:n`: at the n-th call of the point, once the file `FAULT_ARMED`
-exists, the victim is killed, and a file beside it tells that it was.
+Python imports this by its name from PYTHONPATH, in every process started so; it acts only in the
+commands below. `FAULT` is `point:victim:n`: at the n-th call of the point, once the file
+`FAULT_ARMED` exists, the victim is killed (or stopped, if it is `stopped`, which means the process
+itself), and a file beside it tells that it was. `FAULT_ONLY` names the one transaction whose
+effect is struck.
 """
 
-import asyncio
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
+from charge_points import POINTS as CHARGE_POINTS
+from event_points import POINTS as EVENT_POINTS
+from order_points import IN_SERVER, IN_WORKER
+from striking import Fault
 
-def sigkill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-
-
-class Fault:
-    def __init__(self, victim: str, call: int, armed: Path) -> None:
-        self.victim = victim
-        self._calls_left = call
-        self._armed = armed
-
-    def is_due(self) -> bool:
-        if self._calls_left > 0 and self._armed.exists():
-            self._calls_left -= 1
-            if self._calls_left == 0:
-                self._armed.with_suffix(".struck").touch()
-                return True
-        return False
-
-    def strike(self) -> None:
-        sigkill(self.victim_pid())
-
-    def victim_pid(self) -> int:
-        data_dir = Path(os.environ["PICOPAY_DATA_DIR"])
-        if self.victim == "postgres":
-            return int((data_dir / "postgres/pgdata/postmaster.pid").read_text().split()[0])
-        if self.victim == "valkey":
-            return int((data_dir / "valkey/valkey.pid").read_text())
-        return os.getpid()
-
-
-def strike_after_claim(fault: Fault) -> None:
-    from picopay.idempotency import store  # noqa: PLC0415 - not in processes that only pass by
-
-    original = store.insert_absent
-
-    async def insert_absent(*arguments: Any) -> Any:  # noqa: ANN401 - whatever it is given
-        fresh = await original(*arguments)
-        if fault.is_due():
-            fault.strike()
-        return fresh
-
-    store.insert_absent = insert_absent
-
-
-def strike_at_commit(strike: Callable[[Fault, Any, Awaitable[None]], Awaitable[None]]) -> Any:  # noqa: ANN401
-    def install(fault: Fault) -> None:
-        from picopay.infra.db import Db  # noqa: PLC0415 - not in processes that only pass by
-
-        original: Any = Db._commit  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the named point
-
-        async def commit(self: Db, connection: Any, driver: Any, *rest: Any) -> None:  # noqa: ANN401
-            committing = original(self, connection, driver, *rest)
-            await (strike(fault, driver, committing) if fault.is_due() else committing)
-
-        Db._commit = commit  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-
-    return install
-
-
-async def _before(fault: Fault, _driver: Any, committing: Awaitable[None]) -> None:  # noqa: ANN401
-    fault.strike()
-    await committing
-
-
-async def _during(fault: Fault, driver: Any, committing: Awaitable[None]) -> None:  # noqa: ANN401
-    """COMMIT has been sent and was not answered. A struck PostgreSQL never comes to read it."""
-    backend: int = driver.get_server_pid()
-    if fault.victim == "postgres":
-        os.kill(backend, signal.SIGSTOP)
-    sent = asyncio.ensure_future(committing)
-    await asyncio.sleep(0.001 if fault.victim == "self" else 0.02)
-    fault.strike()
-    if fault.victim == "postgres":
-        sigkill(backend)
-    await sent
-
-
-async def _landed(fault: Fault, driver: Any, committing: Awaitable[None]) -> None:  # noqa: ANN401
-    """COMMIT was done, and its answer is lost."""
-    await driver.execute("COMMIT")
-    backend: int = driver.get_server_pid()
-    fault.strike()
-    if fault.victim == "postgres":
-        sigkill(backend)
-    await committing
-
-
-def strike_after_commit(fault: Fault) -> None:
-    from picopay.charges import service  # noqa: PLC0415 - not in processes that only pass by
-
-    original = service.commit_batch
-
-    async def commit_batch(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-        outcomes = await original(*arguments, **options)
-        if fault.is_due():
-            fault.strike()
-        return outcomes
-
-    service.commit_batch = commit_batch
-
-
-def strike_during_cache_write(fault: Fault) -> None:
-    """A struck Valkey is stopped first, so that it takes only what its socket holds."""
-    from picopay.idempotency.cache import ReplayCache  # noqa: PLC0415 - likewise
-
-    original: Any = ReplayCache._store  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the named point
-
-    async def store(self: ReplayCache, *arguments: Any) -> None:  # noqa: ANN401
-        if not fault.is_due():
-            await original(self, *arguments)
-            return
-        if fault.victim == "valkey":
-            os.kill(fault.victim_pid(), signal.SIGSTOP)
-        writing = asyncio.ensure_future(original(self, *arguments))
-        await asyncio.sleep(0.001)
-        fault.strike()
-        await writing
-
-    ReplayCache._store = store  # noqa: SLF001  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-
-
-POINTS: dict[str, Callable[[Fault], None]] = {
-    "after_claim": strike_after_claim,
-    "before_commit": strike_at_commit(_before),
-    "during_commit": strike_at_commit(_during),
-    "commit_landed": strike_at_commit(_landed),
-    "after_commit": strike_after_commit,
-    "during_cache_write": strike_during_cache_write,
+POINTS = {
+    "serve": CHARGE_POINTS | IN_SERVER,
+    "worker": EVENT_POINTS | IN_WORKER,
+    "dead-letters": EVENT_POINTS,
 }
 
 
-def unknown(point: str) -> NoReturn:
-    raise SystemExit(f"no such point: {point}")
-
-
-if "serve" in sys.orig_argv and "FAULT" in os.environ:
+def install(command: str) -> None:
     point, victim, call = os.environ["FAULT"].split(":")
-    if point not in POINTS:
-        unknown(point)
-    POINTS[point](Fault(victim, int(call), Path(os.environ["FAULT_ARMED"])))
+    if point not in POINTS[command]:
+        raise SystemExit(f"no such point in {command}: {point}")
+    armed = Path(os.environ["FAULT_ARMED"])
+    POINTS[command][point](Fault(victim, int(call), armed, os.environ.get("FAULT_ONLY")))
+
+
+if "FAULT" in os.environ:
+    for command in POINTS.keys() & set(sys.orig_argv):
+        install(command)

@@ -1,0 +1,15 @@
+"""A server and its crew of workers, for the tests that kill only workers."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.kill.crew import Crew
+from tests.processes import Site
+
+
+@pytest.fixture(scope="session")
+def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+    """Started once a test process; each test has accounts of its own there."""
+    crew = Crew(Site(tmp_path_factory.mktemp("crew")))
+    yield crew
+    crew.close()
