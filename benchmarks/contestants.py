@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,19 +61,22 @@ def prepare(servers: Servers, contestant: Contestant) -> None:
     servers.create_database(contestant.database)
     if contestant.kind == "baseline":
         setup = [sys.executable, HERE / "baseline/setup.py", "--users", str(USERS)]
-        _finish(servers, contestant, [*setup, "--balance", str(BASELINE_CENTS)])
+        finish(servers, contestant, [*setup, "--balance", str(BASELINE_CENTS)])
     else:
-        _finish(servers, contestant, [PICOPAY, "migrate"])
+        finish(servers, contestant, [PICOPAY, "migrate"])
 
 
 @contextmanager
-def running(servers: Servers, contestant: Contestant) -> Generator[Running]:
+def running(
+    servers: Servers, contestant: Contestant, settings: Mapping[str, str] | None = None
+) -> Generator[Running]:
     port = free_port()
     log = servers.folder / f"{contestant.name}.log"
     command = _command(contestant, port)
-    process = start(command, log=log, environment=_environment(servers, contestant))
+    environment = environment_of(servers, contestant) | dict(settings or {})
+    process = start(command, log=log, environment=environment)
     try:
-        _wait_until_healthy(process, port, log)
+        wait_until_healthy(process, port, log)
         yield Running(contestant, servers, process.pid, port)
     finally:
         stop(process)
@@ -82,7 +85,7 @@ def running(servers: Servers, contestant: Contestant) -> Generator[Running]:
 def check_money(servers: Servers, contestant: Contestant) -> None:
     """Raise `Wrong` unless every cent is where it should be."""
     if contestant.kind == "picopay":
-        _finish(servers, contestant, [PICOPAY, "ledger", "check", "--json"])
+        finish(servers, contestant, [PICOPAY, "ledger", "check", "--json"])
         return
     money = number(
         servers,
@@ -108,7 +111,7 @@ def _command(contestant: Contestant, port: int) -> list[str | Path]:
     return [*uvicorn, *options, "--host", "127.0.0.1", "--port", str(port)]
 
 
-def _environment(servers: Servers, contestant: Contestant) -> dict[str, str]:
+def environment_of(servers: Servers, contestant: Contestant) -> dict[str, str]:
     """Ours alone: what a developer has set for a server of his own must not leak in."""
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     return inherited | {
@@ -119,15 +122,15 @@ def _environment(servers: Servers, contestant: Contestant) -> dict[str, str]:
     }
 
 
-def _finish(servers: Servers, contestant: Contestant, command: list[str | Path]) -> None:
-    environment = _environment(servers, contestant)
+def finish(servers: Servers, contestant: Contestant, command: list[str | Path]) -> None:
+    environment = environment_of(servers, contestant)
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode != 0:
         words = " ".join(map(str, command))
         raise Wrong(f"{contestant.name}: {words} failed:\n{ended.stdout}{ended.stderr}")
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     give_up_at = time.monotonic() + START_SECONDS_MAX
     while True:
         try:

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -41,10 +41,15 @@ class Load:
 
 
 def wrk(
-    script: str, port: int, *, seconds: int, connections: int, keys: Path | None = None
+    script: str,
+    port: int,
+    *,
+    seconds: int,
+    connections: int,
+    extra: Mapping[str, str] | None = None,
 ) -> Load:
     """One thread: two would take from the server what they measure."""
-    environment = {**os.environ, "BENCH_API_KEY": API_KEY, "BENCH_KEYS": str(keys or "")}
+    environment = {**os.environ, "BENCH_API_KEY": API_KEY, **(extra or {})}
     options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
     command = ["wrk", *options, "-s", HERE / "wrk" / f"{script}.lua"]
     before = _cpu_of_ended_children()

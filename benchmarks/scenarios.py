@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import orjson
@@ -62,15 +61,16 @@ def checked(servers: Servers, contestant: Contestant) -> Generator[Running]:
 def by_wrk(server: Running, scenario: str, plan: Plan, *, script: str | None = None) -> Run:
     """Spread, hot or replay: warm up, measure, and compare the answers with the rows."""
     script = script or scenario
-    keys: Path | None = None
+    extra: dict[str, str] = {}
     if script == "replay":
         keys = server.servers.folder / "replay-keys"
         charge_keys(server, keys)
-    wrk(script, server.port, seconds=WARM_UP_SECONDS, connections=plan.connections, keys=keys)
+        extra["BENCH_KEYS"] = str(keys)
+    wrk(script, server.port, seconds=WARM_UP_SECONDS, connections=plan.connections, extra=extra)
     before = _settled_count(server)
     checkpoint(server.servers)
     before_cpu = _Cpu.now(server)
-    load = wrk(script, server.port, seconds=plan.seconds, connections=plan.connections, keys=keys)
+    load = wrk(script, server.port, seconds=plan.seconds, connections=plan.connections, extra=extra)
     cpu = _Cpu.now(server).since(before_cpu)
     made = _settled_count(server) - before
     # When time is up wrk hangs up on requests whose charges may still be made.

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,26 +67,32 @@ def execute(servers: Servers, database: str, statement: str) -> None:
 
 def number(servers: Servers, database: str, query: str) -> int:
     """The one number that the query answers."""
+    (found,) = numbers(servers, database, query)
+    return int(found)
+
+
+def numbers(servers: Servers, database: str, query: str) -> list[float]:
+    """The first column of its rows."""
     connected = servers.connect(database)
     try:
         with connected.cursor() as cursor:
             cursor.execute(query)
-            row = cursor.fetchone()
+            return [row[0] for row in cursor.fetchall()]
     finally:
         connected.close()
-    assert row is not None, query
-    return int(row[0])
 
 
 @contextmanager
-def run_servers(parent: Path) -> Generator[Servers]:
+def run_servers(parent: Path, **settings: str) -> Generator[Servers]:
+    """With PostgreSQL settings of the caller's besides."""
     with ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix="picopay-bench-", dir=parent))
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o711)  # PostgreSQL's account passes through
         password = secrets.token_hex(16)
         postgres_port, valkey_port = free_port(), free_port()
-        postgres = _start_postgres(folder, postgres_port, password)
+        port = {"port": str(postgres_port)}
+        postgres = _start_postgres(folder, password, SETTINGS | settings | port)
         cleanup.callback(stop, postgres, signal.SIGINT)  # fast: do not wait for clients
         valkey = _start_valkey(folder, valkey_port)
         cleanup.callback(stop, valkey)
@@ -95,7 +101,9 @@ def run_servers(parent: Path) -> Generator[Servers]:
         yield servers
 
 
-def _start_postgres(folder: Path, port: int, password: str) -> subprocess.Popen[bytes]:
+def _start_postgres(
+    folder: Path, password: str, settings: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     account = _account()
     binaries = _postgres_binaries(folder, account)
     home = folder / "postgres"
@@ -111,7 +119,6 @@ def _start_postgres(folder: Path, port: int, password: str) -> subprocess.Popen[
     initdb = start([binaries / "initdb", "-D", data, *options], log=log, account=account)
     if initdb.wait(timeout=START_SECONDS_MAX) != 0:
         raise SystemExit(f"initdb failed:\n{log.read_text()}")
-    settings = {**SETTINGS, "port": str(port)}
     flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     return start([binaries / "postgres", "-D", data, *flags], log=log, account=account)
 
