@@ -3,7 +3,7 @@
 import http.client
 import json
 import os
-import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -222,9 +222,14 @@ def metric(port: int, name: str) -> float:
 
 
 def free_port() -> int:
-    """Below the range of outgoing connections, so that no client of ours is lent it meanwhile."""
+    """One below the range of outgoing connections, so that no client is lent it meanwhile.
+
+    The processes of a test run draw from a thousand ports each, and by chance that pytest-randomly
+    does not seed: seeded alike, they would all be given the same port before one has taken it.
+    """
+    first = 12_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     while True:
-        port = random.randint(12_000, 19_999)  # noqa: S311 - no secret
+        port = first + secrets.randbelow(1_000)
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.processes import free_port
 
 from picopay.embedded.servers import acquire
 
@@ -23,12 +24,6 @@ START_SECONDS_MAX = 90
 
 def _blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _here(commands: str, port: int, data_dir: Path) -> str:
@@ -54,7 +49,7 @@ def _shell(commands: str, environment: dict[str, str]) -> subprocess.CompletedPr
 def started(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """`make run`, the README's first command, on a port and a data directory of the test's own."""
     (make_run,) = [block for block in _blocks("bash") if "make run" in block]
-    port, data_dir = _free_port(), tmp_path / "data"
+    port, data_dir = free_port(), tmp_path / "data"
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(
             [*make_run.split(), f"ARGS=--port {port} --data-dir {data_dir}"],
@@ -130,7 +125,7 @@ def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
 def test_against_a_database_of_ones_own(tmp_path: Path) -> None:
     (commands,) = [block for block in _blocks("bash") if "DATABASE_URL" in block]
     *preparing, serving = commands.strip().splitlines()
-    port = _free_port()
+    port = free_port()
     with acquire(tmp_path / "data", ephemeral=True) as lease:
         exports = "\n".join(preparing)
         exports = re.sub(r"postgresql://\S+", lease.servers.database_url, exports)

@@ -23,7 +23,6 @@ from picopay.outbox.rules import Bury
 
 ROOT = Path(__file__).parents[2]
 LETTERS = 3
-METRICS_PORT = free_port()
 
 
 @pytest.fixture
@@ -36,9 +35,14 @@ def environment(clean: Stores) -> dict[str, str]:
 
 
 @pytest.fixture
-def worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def worker(environment: dict[str, str], metrics_port: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [PICOPAY, "worker", "--metrics-port", str(METRICS_PORT)],
+        [PICOPAY, "worker", "--metrics-port", str(metrics_port)],
         env=os.environ | environment | {"LOG_FORMAT": "json"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -64,7 +68,11 @@ async def given_up(db: Db) -> None:
 
 
 async def test_a_worker_handles_what_a_server_without_one_accepts_and_ends_when_told(
-    settings: Settings, worker: subprocess.Popen[str], db: Db, owner: asyncpg.Connection
+    settings: Settings,
+    worker: subprocess.Popen[str],
+    metrics_port: int,
+    db: Db,
+    owner: asyncpg.Connection,
 ) -> None:
     body = {
         "transaction_id": "txn_1",
@@ -80,9 +88,9 @@ async def test_a_worker_handles_what_a_server_without_one_accepts_and_ends_when_
         shown = await client.get("/v1/transactions/txn_1")
         assert shown.json()["status"] == "PROCESSED"
     done = 'outbox_attempts_total{consumer="transfers",outcome="done"}'
-    assert metric(METRICS_PORT, done) == 1
+    assert metric(metrics_port, done) == 1
     await append(db, an_event())  # of a consumer that nobody is
-    await eventually(lambda: metric(METRICS_PORT, "outbox_pending") == 1)
+    await eventually(lambda: metric(metrics_port, "outbox_pending") == 1)
     worker.send_signal(signal.SIGTERM)
     said, _ = worker.communicate(timeout=20)
     assert worker.returncode == 0, said
@@ -99,8 +107,11 @@ async def test_a_worker_goes_on_when_nobody_reads_its_log_any_more(
     settings: Settings, worker: subprocess.Popen[str], owner: asyncpg.Connection
 ) -> None:
     assert worker.stdout is not None
-    while "worker.started" not in worker.stdout.readline():
-        assert worker.poll() is None
+    said = ""
+    while "worker.started" not in said:
+        line = worker.stdout.readline()
+        assert line, f"ended at its start: {said}"
+        said += line
     worker.stdout.close()
     body = {"source_account": "a", "destination_account": "b", "amount": 1, "currency": "EUR"}
     async with serving(settings, transaction_processing_delay_seconds=0) as client:

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncGenerator
@@ -12,6 +11,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from tests.processes import free_port
 
 from picopay.embedded import binaries
 
@@ -63,12 +63,6 @@ def command(url: str, *words: object) -> Any:  # noqa: ANN401 - each command ans
     """What Redis answers, past the code under test."""
     with Redis.from_url(url) as client:  # pyright: ignore[reportUnknownMemberType] - half typed
         return client.execute_command(*words)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - half typed
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @asynccontextmanager

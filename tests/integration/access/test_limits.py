@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import pytest
 from prometheus_client import REGISTRY
 from tests.conftest import Stores
-from tests.integration.redis_server import RedisServer, answering, command, free_port
+from tests.integration.redis_server import RedisServer, answering, command
+from tests.processes import free_port
 
 from picopay.access.errors import RateLimited
 from picopay.access.limits import Limits

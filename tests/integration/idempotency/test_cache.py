@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import CapturingLogger
 from tests.conftest import Stores
-from tests.integration.redis_server import RedisServer, answering, command, free_port
+from tests.integration.redis_server import RedisServer, answering, command
+from tests.processes import free_port
 
 from picopay.idempotency.cache import ReplayCache
 from picopay.idempotency.model import KeyId, Operation
