@@ -39,6 +39,7 @@ from picopay.infra.redis import Fast
 from picopay.infra.settings import Settings
 from picopay.kernel.errors import Invalid
 from picopay.ledger import routes as ledger
+from picopay.orders import refunds_routes as order_refunds
 from picopay.orders import routes as orders
 from picopay.orders.batcher import Batcher as Orders
 from picopay.orders.batcher import Settler
@@ -64,6 +65,7 @@ _ROUTERS = (
     fake_payments.router,
     catalog.router,
     orders.router,
+    order_refunds.router,
     dead_letters.router,
     operations.router,
 )

@@ -352,3 +352,37 @@ async def test_no_email_holds_a_nul(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/orders", params={"user_email": "a\0@example.com"}, headers=ADMIN)
     assert answer.status_code == 422
     assert answer.json()["code"] == "validation"
+
+
+async def test_what_a_person_must_give_back_is_listed_and_booked(
+    client: httpx2.AsyncClient, mouse: str, owner: asyncpg.Connection
+) -> None:
+    """The provider is `manual`: nobody can be called for it."""
+    owed: list[dict[str, str]] = []
+    for _ in range(3):
+        made = await placed(client, (mouse, 1))
+        await client.post(f"/orders/{made['id']}/cancel")
+        await call_back(client, made["id"], "success", f"pay/{made['id']}")
+        owed.insert(0, {"order_id": made["id"], "payment_id": f"pay/{made['id']}"})
+    path, done = "/admin/refunds", owed[1]
+    problem(await client.post(path, json=done, headers=ADMIN), 409, "refund-in-progress")
+    await owner.execute("UPDATE order_refunds SET status = 'failed'")
+    answer = await client.post(path, json=done, headers=ADMIN)
+    assert answer.json() == done | {
+        "amount": 25.0, "currency": "USD", "provider": "manual", "status": "succeeded",
+    }  # fmt: skip
+    assert (await client.post(path, json=done, headers=ADMIN)).json() == answer.json()
+    listed: list[dict[str, str]] = []
+    query = {"status": "failed", "limit": "1"}
+    while True:
+        page = (await client.get(path, params=query, headers=ADMIN)).json()
+        listed += [{name: row[name] for name in done} for row in page["data"]]
+        if not page["has_more"]:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert listed == [owed[0], owed[2]]
+    problem(await client.post(path, json=done), 401, "admin-secret-invalid")
+    unknown = done | {"payment_id": "pay_404"}
+    problem(await client.post(path, json=unknown, headers=ADMIN), 404, "refund-not-found")
+    unknown = done | {"order_id": UNKNOWN}
+    problem(await client.post(path, json=unknown, headers=ADMIN), 404, "order-not-found")

@@ -1,5 +1,6 @@
 """What `picopay serve` fills in for payment callbacks: the secret, and its own address."""
 
+import os
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ import httpx2
 import pytest
 from tests.conftest import Stores
 from tests.embedded.world import wait_until
-from tests.processes import Server, get, metric
+from tests.forks import run_command
+from tests.processes import API_KEY, Server, free_port, get, metric
 from tests.receivers import receiving
 
 QUICK = {"FAKE_PAYMENT_DELAY_SECONDS": "0", "LOG_LEVEL": "INFO"}
@@ -59,6 +61,29 @@ async def test_what_has_no_use_for_a_secret_makes_none(server: Server, tmp_path:
     server.start({"PAYMENT_PROVIDER": "wallet"})
     assert not (tmp_path / "kept").exists()
     assert get(server.port, "/_fake_payments/x")[0] == 404
+
+
+async def test_without_the_fake_provider_nobody_waits_for_it(clean: Stores, tmp_path: Path) -> None:
+    environment = {
+        "DATABASE_URL": clean.database_url,
+        "PICOPAY_ENV": "development",
+        "PICOPAY_DATA_DIR": str(tmp_path),
+        "PAYMENT_PROVIDER": "fake",
+    }
+    ran = run_command(["serve", "--port", str(free_port())], os.environ | environment, cwd=tmp_path)
+    assert ran.returncode == 1
+    assert "PAYMENT_PROVIDER is fake, but there is none" in ran.stderr
+
+
+async def test_the_demo_tells_its_story_of_orders_that_are_paid_from_balances(
+    server: Server, clean: Stores, tmp_path: Path
+) -> None:
+    own = {"ADMIN_SECRET": "one-of-our-own", "TRANSACTION_PROCESSING_DELAY_SECONDS": "0"}
+    server.start({"PAYMENT_PROVIDER": "wallet", "APP_API_KEY": API_KEY} | own)
+    environment = {"DATABASE_URL": clean.database_url, "APP_API_KEY": API_KEY} | own
+    ran = run_command(["demo", "--url", server.url], os.environ | environment, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "order.placed → payment.succeeded → order.paid" in ran.stdout
 
 
 async def test_a_placeholder_is_warned_of(server: Server) -> None:

@@ -16,6 +16,7 @@ from picopay.cli.http import DEFAULT_URL, Key, Url, admin_secret, api_key, call,
 
 PROCESSED_SECONDS_MAX: Final = 90
 POLL_SECONDS: Final = 0.2
+_NO_PAYER: Final = 422  # with PAYMENT_PROVIDER=wallet an order names who pays
 _console = Console(highlight=False)
 
 
@@ -37,7 +38,7 @@ async def _demo(url: str, key: str, admin: str | None) -> None:
         await _charge_twice(session, user_id)
         await _ten_at_once(session, user_id)
         await _refusals(session, user_id)
-        await _shop(session, admin)
+        await _shop(session, admin, user_id)
         await _webhook(session)
     _console.print("\n[green]Every step was as promised.[/green] Now try `picopay ledger check`.")
 
@@ -77,7 +78,7 @@ async def _refusals(session: aiohttp.ClientSession, user_id: int) -> None:
     _expect(balances == [{"currency": "USD", "balance": 850}], "the balance is 850.00, to the cent")
 
 
-async def _shop(session: aiohttp.ClientSession, admin: str | None) -> None:
+async def _shop(session: aiohttp.ClientSession, admin: str | None, user_id: int) -> None:
     if admin is None:
         _say("Orders are left out: set ADMIN_SECRET, or give the server's --data-dir.")
         return
@@ -86,14 +87,14 @@ async def _shop(session: aiohttp.ClientSession, admin: str | None) -> None:
     async with session.post("/admin/products", json=product, headers=secret) as response:
         _expect(response.status == 201, "a product: two mugs at 20.00")
         path = f"/admin/products/{(await response.json())['id']}"
-    line = {"product_id": path.rpartition("/")[2], "quantity": 1}
+    order = await _order_of_one(session, path.rpartition("/")[2], user_id)
     _say("An order of one mug, sent ten times with one key.")
-    paid = await _ordered(session, line, times=10)
+    paid = await _ordered(session, order, times=10)
     _say("An order of the last mug, which its customer cancels.")
-    canceled = await _ordered(session, line, times=1)
+    canceled = await _ordered(session, order, times=1)
     async with session.post(f"/orders/{canceled}/cancel") as response:
         _expect(response.status in {200, 409}, f"canceled: {response.status}")
-    with _console.status("  the payment provider calls back …"):
+    with _console.status("  their payments are settled …"):
         ended = [await _ended(session, order_id) for order_id in (paid, canceled)]
     for order_id in (paid, canceled):
         async with session.get(f"/orders/{order_id}/events") as response:
@@ -104,10 +105,22 @@ async def _shop(session: aiohttp.ClientSession, admin: str | None) -> None:
     _expect(left == 2 - ended.count("paid"), f"{' and '.join(ended)}: {left} in stock, to the mug")
 
 
-async def _ordered(session: aiohttp.ClientSession, line: Mapping[str, object], times: int) -> str:
+async def _order_of_one(
+    session: aiohttp.ClientSession, product_id: str, user_id: int
+) -> dict[str, object]:
+    """An order's body. Whether it names who pays is asked with an order of more than there is."""
+    key = str(uuid4())
+    line = {"product_id": product_id, "quantity": 1000}
+    body = {"user_email": f"{key}@example.com", "items": [line]}
+    status, _, _ = await call(session, "/orders", body, key)
+    pays = {"user_id": user_id} if status == _NO_PAYER else {}
+    return {"items": [{**line, "quantity": 1}], **pays}
+
+
+async def _ordered(session: aiohttp.ClientSession, order: Mapping[str, object], times: int) -> str:
     """The one order that so many requests with one key have placed."""
     key = str(uuid4())
-    body = {"user_email": f"{key}@example.com", "items": [line]}
+    body = {"user_email": f"{key}@example.com", **order}
     answers = await asyncio.gather(*(call(session, "/orders", body, key) for _ in range(times)))
     ids = {str(answer.get("id")) for status, answer, _ in answers if status == 201}
     replays = sum(replayed for *_, replayed in answers)

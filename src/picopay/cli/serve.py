@@ -66,6 +66,7 @@ def serve(
     ):
         servers = lease.servers if lease else None
         settings.picopay_worker = settings.picopay_worker and not no_worker
+        _refuse_without_provider(settings)
         on_database(_ready(settings, servers))
         with_payment_secret(settings)
         if "picopay_url" not in settings.model_fields_set:
@@ -95,6 +96,16 @@ async def _ready(settings: Settings, servers: Servers | None) -> None:
             )
     finally:
         await db.close()
+
+
+def _refuse_without_provider(settings: Settings) -> None:
+    """No order would ever be paid."""
+    elsewhere = "picopay_url" in settings.model_fields_set
+    if settings.provider == "fake" and not (settings.fake_payment_enabled or elsewhere):
+        raise CommandFailed(
+            "PAYMENT_PROVIDER is fake, but there is none: set FAKE_PAYMENT_ENABLED=true,"
+            " or PICOPAY_URL to a server that has one"
+        )
 
 
 async def _refuse_unsafe(settings: Settings, db: Db) -> None:

@@ -9,6 +9,7 @@ class Operation(StrEnum):
     DEPOSIT = "deposit"
     REFUND = "refund"
     ORDER = "order"
+    PAYMENT = "payment"  # a payment's name, of the order that it was made for
 
 
 class KeyId(NamedTuple):

@@ -50,6 +50,17 @@ SELECT CASE WHEN p.id IS NULL THEN format('payment %s of order %s is not on the 
  WHERE w.order_id IS NULL OR p.id IS NULL""",
     ),
     by_query(
+        "payment-names",
+        "the name of every payment that a provider made leads to its order",
+        checked="SELECT count(*) FROM idempotency_keys WHERE operation = 'payment'",
+        drifts="""
+SELECT format('the name of payment %s leads to order %s, which has no such payment', k.key,
+              k.resource_id)
+  FROM idempotency_keys k
+  LEFT JOIN order_payments p ON p.order_id = k.resource_id AND p.payment_id = k.key
+ WHERE k.operation = 'payment' AND p.order_id IS NULL""",
+    ),
+    by_query(
         "order-refunds",
         "money that came in vain is asked back, and booked when it is returned",
         checked="SELECT count(*) FROM order_refunds",

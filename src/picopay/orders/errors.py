@@ -27,6 +27,28 @@ class InsufficientStock(Refused):
         )
 
 
+class PaymentOfAnotherOrder(Refused):
+    """The provider made it for another: its money neither pays this one nor is given back here."""
+
+    code = "payment-of-another-order"
+
+    def __init__(self, payment_id: str) -> None:
+        super().__init__(f"payment {payment_id} is another order's", payment_id=payment_id)
+
+
+class RefundNotFound(Refused):
+    code = "refund-not-found"
+
+    def __init__(self, order_id: UUID, payment_id: str) -> None:
+        super().__init__(f"payment {payment_id} of order {order_id} is not given back")
+
+
+class RefundInProgress(Refused):
+    """A person must not do what the provider is being asked for: it would be done twice."""
+
+    code = "refund-in-progress"
+
+
 class OrderTooLarge(Refused):
     code = "order-too-large"
 

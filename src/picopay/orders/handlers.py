@@ -10,12 +10,11 @@ from picopay.infra import metrics
 from picopay.infra.db import Db
 from picopay.infra.logs import log
 from picopay.infra.tx import Tx
-from picopay.orders import payments
+from picopay.orders import payments, rules
 from picopay.orders.gateway import Gateway
 from picopay.orders.model import (
     PAYMENTS,
     POLL,
-    POLL_SECONDS,
     REFUND,
     TIMEOUT,
     WALLETS,
@@ -33,6 +32,8 @@ CONCURRENCY: Final = 8
 
 # Log events; see docs/reference/logs.md.
 TIMED_OUT: Final = "order.payment_timed_out"
+POLLED: Final = "payment.polled"
+FROM_BALANCE: Final = "payment.from_balance"
 GIVEN_UP: Final = "order.payment_given_up"
 REFUND_FAILED: Final = "order.refund_failed"
 
@@ -55,12 +56,15 @@ class Payments:
     async def poll(self, event: Event) -> None:
         """A callback that never comes must not leave money between the two."""
         order_id, payment_id = order_of(event.aggregate), _payment_of(event)
-        if not await payments.is_unsettled(self._db, order_id, payment_id):
+        waited_seconds = await payments.waited_seconds(self._db, order_id, payment_id)
+        if waited_seconds is None:
             return
         result = (await self._gateway.standing(payment_id)).result
         if result is None:
-            raise NotYet(POLL_SECONDS, "the provider does not know yet")
-        await payments.settle(self._db, Word(order_id, payment_id, result))
+            again_seconds = rules.poll_again_seconds(waited_seconds)
+            raise NotYet(again_seconds, "the provider does not know yet")
+        settlement = await payments.settle(self._db, Word(order_id, payment_id, result))
+        log.info(POLLED, **payments.told(order_id, settlement))
 
     async def time_out(self, event: Event) -> None:
         order_id = order_of(event.aggregate)
@@ -90,7 +94,10 @@ class Wallets:
 
     def count(self, events: Sequence[Event]) -> None:
         for event in events:
-            payments.count(self._settled.pop(event.id))
+            settlement = self._settled.pop(event.id)
+            payments.count(settlement)
+            told = payments.told(order_of(event.aggregate), settlement)
+            log.info(FROM_BALANCE, **told, request_id=event.request_id)
 
 
 async def give_up(tx: Tx, events: Sequence[Event]) -> None:

@@ -21,6 +21,7 @@ WALLETS: Final = "wallet-payments"
 
 PAYMENT_REQUESTED: Final = "payment.requested"
 POLL_SECONDS: Final = 60.0
+POLL_SECONDS_MAX: Final = 86_400.0
 
 
 class Timer(NamedTuple):
@@ -217,6 +218,13 @@ class Filter(NamedTuple):
     user_email: str | None = None
     status: Status | None = None
     after: UUID | None = None
+
+
+class RefundFilter(NamedTuple):
+    """Which refunds; `after` names the last one of the page before."""
+
+    status: RefundStatus | None = None
+    after: tuple[UUID, str] | None = None
 
 
 def aggregate_of(order_id: UUID) -> str:

@@ -1,6 +1,6 @@
 """Use cases of the saga: each is one transaction, may be repeated, and tells what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from picopay.infra import metrics
@@ -9,6 +9,7 @@ from picopay.infra.tx import Tx
 from picopay.ledger.errors import InsufficientFunds
 from picopay.ledger.model import AccountId, user_owner
 from picopay.orders import rules, saga, store
+from picopay.orders.errors import RefundInProgress, RefundNotFound
 from picopay.orders.model import (
     OPEN,
     Happened,
@@ -16,13 +17,14 @@ from picopay.orders.model import (
     PaymentStatus,
     Provider,
     Refund,
+    RefundFilter,
     RefundStatus,
     Status,
     Step,
     Stored,
     Word,
 )
-from picopay.orders.rules import Busy, Compensate, Ignore, Pay, Settlement
+from picopay.orders.rules import REPEATED, Busy, Compensate, Ignore, Pay, Settlement
 from picopay.orders.saga import Paying
 
 FREE: str = "free"  # the payment of an order that costs nothing
@@ -53,7 +55,10 @@ async def bind(db: Db, order_id: UUID, payment_id: str) -> None:
 
 
 async def settle(db: Db, word: Word) -> Settlement:
-    """A provider's word, from a callback or because it was asked. Raises `OrderNotFound`."""
+    """A provider's word, from a callback or because it was asked.
+
+    Raises `OrderNotFound` and `PaymentOfAnotherOrder`.
+    """
     async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
         stored = await saga.lock(tx, word.order_id)
         if stored.provider is Provider.WALLET:
@@ -66,7 +71,8 @@ async def settle(db: Db, word: Word) -> Settlement:
 async def settle_together(db: Db, words: Sequence[Word]) -> list[Settlement | Busy | None]:
     """Pay the orders that are paid by this, in one transaction, and tell what was told before.
 
-    `Busy` for each whose order another has locked, or an earlier word is about, or nobody knows.
+    `Busy` for each whose order another has locked, or an earlier word in other words is about, or
+    nobody knows.
     None for each that means something else, and has to be settled by itself. A COMMIT whose answer
     was lost is run again: it finds what the first one made.
     """
@@ -89,17 +95,31 @@ async def _settle_together(tx: Tx, words: Sequence[Word]) -> list[Settlement | B
     first = {word.order_id: word for word in reversed(words)}
     found = await store.select_orders(tx, first, lock=True, skip_locked=True)
     known = await store.select_payments(tx, found)
-    settled: dict[UUID, Settlement | None] = {}
-    paid: list[Paying] = []
-    for order_id, stored in found.items():
-        word = first[order_id]
-        settlement = _meaning(stored, known[order_id].get(word.payment_id), word)
-        settled[order_id] = settlement
-        if isinstance(settlement, Pay):
-            paid.append(Paying(stored, word.payment_id, stored.payer))
-    if paid:
+    meant = {
+        order_id: _meaning(stored, known[order_id].get(first[order_id].payment_id), first[order_id])
+        for order_id, stored in found.items()
+    }
+    pays = {i: first[i].payment_id for i, meaning in meant.items() if isinstance(meaning, Pay)}
+    new = {i: payment_id for i, payment_id in pays.items() if payment_id not in known[i]}
+    strangers = await saga.strangers(tx, new)
+    settled: dict[UUID, Settlement | Busy | None] = {**meant, **dict.fromkeys(strangers)}
+    if paid := [Paying(found[i], pays[i], found[i].payer) for i in pays if i not in strangers]:
         await saga.pay(tx, paid)
-    return [settled.pop(word.order_id, Busy()) for word in words]
+    return [_answer(word, first, settled) for word in words]
+
+
+def _answer(
+    word: Word, first: Mapping[UUID, Word], settled: dict[UUID, Settlement | Busy | None]
+) -> Settlement | Busy | None:
+    """To the first word about an order what it means, to its repeats that it was said before."""
+    if word != first[word.order_id] or word.order_id not in settled:
+        return Busy()
+    settlement = settled[word.order_id]
+    if isinstance(settlement, Pay):
+        settled[word.order_id] = Ignore(REPEATED)
+    elif settlement is None:
+        settled[word.order_id] = Busy()
+    return settlement
 
 
 def _meaning(stored: Stored, payment: Payment | None, word: Word) -> Settlement | None:
@@ -110,6 +130,11 @@ def _meaning(stored: Stored, payment: Payment | None, word: Word) -> Settlement 
     told_before = payment is not None and payment.status is not PaymentStatus.PENDING
     changes_nothing = isinstance(settlement, Ignore) and told_before
     return settlement if isinstance(settlement, Pay) or changes_nothing else None
+
+
+def told(order_id: UUID, settlement: Settlement) -> dict[str, str]:
+    """For log lines."""
+    return {"order_id": str(order_id), "settlement": type(settlement).__name__.lower()}
 
 
 def count(settlement: Settlement) -> None:
@@ -124,10 +149,9 @@ def count(settlement: Settlement) -> None:
             metrics.order_refunds.labels("requested").inc()
 
 
-async def is_unsettled(db: Db, order_id: UUID, payment_id: str) -> bool:
-    """Whether the provider has not told yet what became of it, be the order open or not."""
-    payments = await db.query(lambda tx: store.select_payments(tx, [order_id]))
-    return payments[order_id][payment_id].status is PaymentStatus.PENDING
+async def waited_seconds(db: Db, order_id: UUID, payment_id: str) -> float | None:
+    """How old the order is, open or not, whose payment the provider has not told of; else None."""
+    return await db.query(lambda tx: store.select_waited_seconds(tx, order_id, payment_id))
 
 
 async def time_out(db: Db, order_id: UUID) -> bool:
@@ -173,9 +197,10 @@ async def pay_from_wallet(tx: Tx, order_id: UUID) -> Settlement:
 
 
 async def refund_due(db: Db, order_id: UUID, payment_id: str) -> Refund | None:
-    """What is to be given back; None if it was."""
+    """What is to be given back; None if it was. Raises `PaymentOfAnotherOrder`."""
     async with db.begin() as tx:
         refund = await store.lock_refund(tx, order_id, payment_id)
+        await saga.check_ours(tx, order_id, payment_id)
     return None if refund is None or refund.status is RefundStatus.SUCCEEDED else refund
 
 
@@ -188,6 +213,30 @@ async def refunded(db: Db, order_id: UUID, payment_id: str) -> None:
             return
         await saga.refunded(tx, stored, refund)
     metrics.order_refunds.labels("succeeded").inc()
+
+
+async def returned(db: Db, order_id: UUID, payment_id: str) -> Refund:
+    """A person has given the money back, since no provider could; repeats change nothing.
+
+    Raises `RefundNotFound`, `RefundInProgress` and `OrderNotFound`.
+    """
+    async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
+        stored = await saga.lock(tx, order_id)
+        refund = await store.lock_refund(tx, order_id, payment_id)
+        if refund is None:
+            raise RefundNotFound(order_id, payment_id)
+        if refund.status is RefundStatus.REQUESTED:
+            raise RefundInProgress("the provider is still being asked for it")
+        if is_new := refund.status is RefundStatus.FAILED:
+            await saga.refunded(tx, stored, refund)
+    if is_new:
+        metrics.order_refunds.labels("succeeded").inc()
+    return refund._replace(status=RefundStatus.SUCCEEDED)
+
+
+async def refunds(db: Db, wanted: RefundFilter, limit: int) -> list[Refund]:
+    """Of the newest orders first; one more than `limit` tells that there are more."""
+    return await db.query(lambda tx: store.select_refunds(tx, wanted, limit + 1))
 
 
 async def refund_failed(tx: Tx, order_id: UUID, payment_id: str) -> None:

@@ -23,10 +23,10 @@ from picopay.infra.routing import REPLAYABLE, decode_cursor, header, limited_pag
 from picopay.infra.settings import Settings
 from picopay.kernel.errors import Invalid
 from picopay.kernel.signing import Scheme
-from picopay.orders import service
+from picopay.orders import payments, service
 from picopay.orders.batcher import Batcher, Settler
 from picopay.orders.model import Filter, Provider, Word
-from picopay.orders.rules import Declined, Made, Replay, as_placed
+from picopay.orders.rules import Declined, Made, Replay, as_placed, limited_as
 from picopay.orders.schemas import (
     CallbackIn,
     OrderIn,
@@ -117,7 +117,7 @@ def _limited(request: Request, body: OrderIn) -> list[tuple[Rule, str]]:
     per_email = settings.rate_limit_orders_per_minute
     per_address = settings.rate_limit_orders_per_address_per_minute
     return [
-        (Rule("orders-per-email", per_email, WINDOW_SECONDS), body.user_email.lower()),
+        (Rule("orders-per-email", per_email, WINDOW_SECONDS), limited_as(body.user_email)),
         (
             Rule("orders-per-address", per_address, WINDOW_SECONDS),
             guards.client_address(request),
@@ -189,8 +189,8 @@ async def post_cancel(request: Request, order_id: UUID) -> Response:
     response_model=SettledOut,
     summary="A payment provider tells what became of a payment; repeats change nothing",
     responses=documented(
-        "signature-invalid", "validation", "order-not-found", "body-too-large",
-        "database-unavailable",
+        "signature-invalid", "validation", "order-not-found", "payment-of-another-order",
+        "overloaded", "body-too-large", "database-unavailable",
     ),
     openapi_extra=takes(CallbackIn, _SIGNATURE),
 )  # fmt: skip
@@ -201,10 +201,5 @@ async def post_callback(request: Request) -> Response:
     told = parse(raw, CallbackIn)
     settler: Settler = request.app.state.settler
     settlement = await settler.settle(Word(told.order_id, told.payment_id, told.status))
-    log.info(
-        "payment.told",
-        order_id=str(told.order_id),
-        result=told.status,
-        settlement=type(settlement).__name__.lower(),
-    )
+    log.info("payment.told", **payments.told(told.order_id, settlement), result=told.status)
     return Json(SettledOut())

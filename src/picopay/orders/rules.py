@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from unicodedata import normalize
 from uuid import UUID
 
 from picopay.catalog.model import MoveReason, Product, StockMove
@@ -17,6 +18,8 @@ from picopay.orders.errors import (
 )
 from picopay.orders.model import (
     OPEN,
+    POLL_SECONDS,
+    POLL_SECONDS_MAX,
     TRANSITIONS,
     Item,
     Line,
@@ -189,6 +192,23 @@ def order_of(placed: Placed, currency: str, at: datetime) -> Order:
         command.id, command.user_email, Status.RESERVED, total, placed.items, command.user_id,
         None, at, at,
     )  # fmt: skip
+
+
+def poll_again_seconds(waited_seconds: float) -> float:
+    """As long again as it has waited so far: after one minute, two, four, and once a day at last.
+
+    Twenty such polls, after which the outbox counts attempts, take ten days.
+    """
+    return min(max(POLL_SECONDS, waited_seconds), POLL_SECONDS_MAX)
+
+
+def limited_as(user_email: str) -> str:
+    """Whose orders count together: as most mail servers would deliver it, tags and case aside.
+
+    Width and composition of letters aside too (NFKC): what looks alike counts as one.
+    """
+    local, _, domain = normalize("NFKC", user_email).casefold().rpartition("@")
+    return f"{local.partition('+')[0] or local}@{domain}"
 
 
 def check_transition(order: Order, status: Status) -> None:

@@ -1,13 +1,16 @@
 """What happens to one order after it was placed: each function joins a caller's transaction.
 
-The order's row is locked first, then products, then accounts: the one lock order.
+The order's row is locked first, then what names its payment, then products, then accounts: the one
+lock order.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from picopay.catalog import service as catalog
+from picopay.idempotency import service as idempotency
+from picopay.idempotency.model import KeyId, Operation
 from picopay.infra.ids import new_id
 from picopay.infra.json import dump
 from picopay.infra.logs import request_id_var
@@ -17,8 +20,9 @@ from picopay.ledger import service as ledger
 from picopay.ledger.model import Account, AccountId, Move, PostingKind, is_user
 from picopay.ledger.rules import Book
 from picopay.orders import rules, store
-from picopay.orders.errors import OrderNotFound
+from picopay.orders.errors import OrderNotFound, PaymentOfAnotherOrder
 from picopay.orders.model import (
+    KEYS_OF,
     OPEN,
     POLL,
     POLL_SECONDS,
@@ -68,10 +72,33 @@ async def ask_for_payment(tx: Tx, order: Order, timeout_seconds: float) -> None:
     await _later(tx, order.id, TIMEOUT, timeout_seconds)
 
 
+async def strangers(tx: Tx, named: Mapping[UUID, str]) -> set[UUID]:
+    """Which of the orders name a payment that the provider has made for another one."""
+    keys = {order_id: _key_of(payment_id) for order_id, payment_id in named.items()}
+    owners = await idempotency.find(tx, sorted(keys.values())) if keys else {}
+    return {order_id for order_id, key in keys.items() if owners.get(key, order_id) != order_id}
+
+
+async def check_ours(tx: Tx, order_id: UUID, payment_id: str) -> None:
+    """Raises `PaymentOfAnotherOrder`."""
+    if await strangers(tx, {order_id: payment_id}):
+        raise PaymentOfAnotherOrder(payment_id)
+
+
+def _key_of(payment_id: str) -> KeyId:
+    return KeyId(payment_id, KEYS_OF, Operation.PAYMENT)
+
+
 async def bind(tx: Tx, order: Order, payment_id: str) -> None:
-    """The provider has named its payment; should it never tell more, it will be asked."""
+    """The provider has named its payment; should it never tell more, it will be asked.
+
+    Raises `PaymentOfAnotherOrder`.
+    """
     if payment_id in (await store.select_payments(tx, [order.id]))[order.id]:
         return
+    key = _key_of(payment_id)
+    if (await idempotency.claim(tx, {key: order.id})).get(key, order.id) != order.id:
+        raise PaymentOfAnotherOrder(payment_id)
     await store.save_payment(tx, order.id, Payment(payment_id, PaymentStatus.PENDING))
     if order.status in OPEN and order.payment_id is None:
         await store.save(tx, order, order.status, payment_id)
@@ -80,9 +107,14 @@ async def bind(tx: Tx, order: Order, payment_id: str) -> None:
 
 
 async def settle(tx: Tx, stored: Stored, payment_id: str, result: Result) -> Settlement:
-    """What a provider says of a payment, as `rules.settle` decides."""
+    """What a provider says of a payment, as `rules.settle` decides.
+
+    Raises `PaymentOfAnotherOrder`.
+    """
     order_id = stored.order.id
     payment = (await store.select_payments(tx, [order_id]))[order_id].get(payment_id)
+    if payment is None:
+        await check_ours(tx, order_id, payment_id)
     settlement = rules.settle(stored.order, payment, payment_id, result)
     match settlement:
         case Pay():

@@ -11,7 +11,17 @@ from picopay.infra.ids import new_id
 from picopay.infra.routing import MoneyOut, Page, UserIdIn
 from picopay.kernel.money import Money
 from picopay.orders import rules
-from picopay.orders.model import Line, Order, OrderCommand, Result, Status, TimelineEntry
+from picopay.orders.model import (
+    Line,
+    Order,
+    OrderCommand,
+    Provider,
+    Refund,
+    RefundStatus,
+    Result,
+    Status,
+    TimelineEntry,
+)
 
 LINES_MAX: Final = 100
 QUANTITY_MAX: Final = 1_000_000
@@ -21,6 +31,10 @@ EmailIn = Annotated[
     str,
     Field(min_length=3, max_length=254, pattern=EMAIL_PATTERN, examples=["ada@example.com"]),
 ]
+
+
+# Visible ASCII: it becomes part of the provider's URLs, and of our logs.
+PaymentIdIn = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,150}$", examples=["pay_4711"])]
 
 
 class OrderLineIn(BaseModel):
@@ -48,7 +62,7 @@ class OrderQuery(Page):
 
 
 class CallbackIn(BaseModel):
-    payment_id: str = Field(pattern=r"^[\x21-\x7e]{1,150}$")
+    payment_id: PaymentIdIn
     order_id: UUID
     status: Result
 
@@ -111,3 +125,37 @@ class TimelineOut:
 @dataclass(frozen=True, slots=True)
 class SettledOut:
     status: Literal["ok"] = "ok"
+
+
+class ReturnedIn(BaseModel):
+    order_id: UUID
+    payment_id: PaymentIdIn
+
+
+class RefundQuery(Page):
+    status: RefundStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRefundOut:
+    order_id: UUID
+    payment_id: str
+    amount: MoneyOut
+    currency: str
+    provider: Provider
+    status: RefundStatus
+
+    @classmethod
+    def of(cls, refund: Refund) -> "OrderRefundOut":
+        amount = refund.amount
+        return cls(
+            refund.order_id, refund.payment_id, amount, amount.currency, refund.provider,
+            refund.status,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRefundPageOut:
+    data: list[OrderRefundOut]
+    has_more: bool
+    next_cursor: str | None

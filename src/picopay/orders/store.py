@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, tuple_, update
 
 from picopay.infra.tx import Part, RowsMissing, Tx, bigints, texts
 from picopay.kernel.money import Money
@@ -19,6 +19,7 @@ from picopay.orders.model import (
     PaymentStatus,
     Provider,
     Refund,
+    RefundFilter,
     RefundStatus,
     Shop,
     Status,
@@ -200,6 +201,17 @@ async def select_payments(tx: Tx, ids: Collection[UUID]) -> dict[UUID, dict[str,
     return found
 
 
+async def select_waited_seconds(tx: Tx, order_id: UUID, payment_id: str) -> float | None:
+    """Since the order was placed, if that payment is pending."""
+    return await tx.driver.fetchval(
+        "SELECT extract(epoch FROM clock_timestamp() - o.created_at)::float8"
+        "  FROM orders o JOIN order_payments p ON p.order_id = o.id"
+        " WHERE o.id = $1 AND p.payment_id = $2 AND p.status = 'pending'",
+        order_id,
+        payment_id,
+    )
+
+
 _PAYMENTS: Final = """
 INSERT INTO order_payments AS p (order_id, payment_id, status, posting_id)
 SELECT * FROM unnest(%1::uuid[], %2::text::text[], %3::text::text[], %4::uuid[])
@@ -249,19 +261,40 @@ async def insert_refund(tx: Tx, order_id: UUID, payment_id: str) -> None:
     )
 
 
+_REFUNDS: Final = select(
+    OrderRefunds.order_id,
+    OrderRefunds.payment_id,
+    Orders.items_total,
+    Orders.currency,
+    Orders.provider,
+    OrderRefunds.status,
+).join(Orders, Orders.id == OrderRefunds.order_id)
+
+
 async def lock_refund(tx: Tx, order_id: UUID, payment_id: str) -> Refund | None:
-    query = (
-        select(OrderRefunds.status, Orders.items_total, Orders.currency, Orders.provider)
-        .join(Orders, Orders.id == OrderRefunds.order_id)
-        .where(OrderRefunds.order_id == order_id, OrderRefunds.payment_id == payment_id)
-        .with_for_update(of=OrderRefunds)
-    )
+    query = _REFUNDS.where(
+        OrderRefunds.order_id == order_id, OrderRefunds.payment_id == payment_id
+    ).with_for_update(of=OrderRefunds)
     row = (await tx.execute(query)).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _refund(row)
+
+
+async def select_refunds(tx: Tx, wanted: RefundFilter, limit: int) -> list[Refund]:
+    """Of the newest orders first."""
+    place = tuple_(OrderRefunds.order_id, OrderRefunds.payment_id)
+    newest = OrderRefunds.order_id.desc(), OrderRefunds.payment_id.desc()
+    query = _REFUNDS.order_by(*newest).limit(limit)
+    if wanted.status is not None:
+        query = query.where(OrderRefunds.status == wanted.status)
+    if wanted.after is not None:
+        query = query.where(place < wanted.after)
+    return [_refund(row) for row in await tx.execute(query)]
+
+
+def _refund(row: Row[Any]) -> Refund:
     amount = Money(row.items_total, row.currency)
     provider, status = Provider(row.provider), RefundStatus(row.status)
-    return Refund(order_id, payment_id, amount, provider, status)
+    return Refund(row.order_id, row.payment_id, amount, provider, status)
 
 
 async def save_refund(

@@ -15,10 +15,24 @@ from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.kernel.errors import Overloaded
 from picopay.kernel.money import Money
-from picopay.orders import service
+from picopay.orders import payments, service
 from picopay.orders.batcher import ALONE_MAX, ALONE_SECONDS_MAX, Settler
-from picopay.orders.errors import OrderNotFound
-from picopay.orders.model import REFUND, Line, OrderCommand, Provider, Result, Shop, Word
+from picopay.orders.errors import (
+    OrderNotFound,
+    PaymentOfAnotherOrder,
+    RefundInProgress,
+    RefundNotFound,
+)
+from picopay.orders.model import (
+    REFUND,
+    Line,
+    OrderCommand,
+    Provider,
+    RefundStatus,
+    Result,
+    Shop,
+    Word,
+)
 from picopay.orders.rules import REPEATED, Compensate, GiveBack, Ignore, Made, Pay
 from picopay.outbox.bell import Bell
 
@@ -174,4 +188,54 @@ async def test_an_order_that_is_locked_elsewhere_holds_up_no_other(
         await asyncio.sleep(0.5)
         assert not waiting.done()
     assert await waiting == Pay()
+    await assert_clean(db)
+
+
+async def test_the_payment_that_was_made_for_an_order_pays_no_other(
+    settler: Settler, orders: list[UUID], db: Db, owner: asyncpg.Connection
+) -> None:
+    """Else its money would be given back for an order that it was never for."""
+    mine, other = orders[:2]
+    word = paid(mine)
+    await payments.bind(db, mine, word.payment_id)
+    with pytest.raises(PaymentOfAnotherOrder):
+        await payments.bind(db, other, word.payment_id)
+    for result in Result:
+        with pytest.raises(PaymentOfAnotherOrder):
+            await settler.settle(Word(other, word.payment_id, result))
+    assert await settler.settle(word) == Pay()
+    assert await owner.fetchval("SELECT count(*) FROM order_payments") == 1
+    await assert_clean(db)
+
+
+async def test_money_that_another_orders_payment_brought_is_not_given_back_for_this_one(
+    orders: list[UUID], db: Db
+) -> None:
+    """Told under a wrong name before we knew whose it was: a person must see to it."""
+    mine, other = orders[:2]
+    name = paid(mine).payment_id
+    await payments.time_out(db, other)
+    assert await payments.settle(db, Word(other, name, Result.SUCCESS)) == GiveBack()
+    await payments.bind(db, mine, name)
+    with pytest.raises(PaymentOfAnotherOrder):
+        await payments.refund_due(db, other, name)
+
+
+async def test_a_person_gives_back_what_no_provider_could(orders: list[UUID], db: Db) -> None:
+    order_id = orders[0]
+    word = paid(order_id)
+    await payments.time_out(db, order_id)
+    with pytest.raises(RefundNotFound):
+        await payments.returned(db, order_id, word.payment_id)
+    await payments.settle(db, word)
+    with pytest.raises(RefundInProgress):
+        await payments.returned(db, order_id, word.payment_id)
+    async with db.begin() as tx:
+        await payments.refund_failed(tx, order_id, word.payment_id)
+    for _ in range(2):
+        refund = await payments.returned(db, order_id, word.payment_id)
+        assert refund.status is RefundStatus.SUCCEEDED
+    assert await payments.refund_due(db, order_id, word.payment_id) is None
+    told = [entry.happened for entry in await service.timeline(db, order_id)]
+    assert told.count("refund.succeeded") == 1
     await assert_clean(db)

@@ -43,7 +43,7 @@ WORDS_MAX = 40
 T = TypeVar("T")
 Said = tuple[str, str]
 
-# What may happen to an order; payments are named a, b and c.
+# What may happen to an order; its payments are called a, b and c.
 words = st.tuples(
     st.sampled_from(
         ["success", "failed", "success", "failed", "bind", "ask", "cancel", "time_out", "give_up"]
@@ -90,11 +90,12 @@ class Shopkeeper:
         self.wait(work())
 
     async def _tell(self, order_id: UUID, what: str, payment: str) -> None:
+        name = f"{payment}-of-{order_id}"
         match what:
             case "success" | "failed":
-                await self.settler.settle(Word(order_id, payment, Result(what)))
+                await self.settler.settle(Word(order_id, name, Result(what)))
             case "bind":
-                await payments.bind(self.db, order_id, payment)
+                await payments.bind(self.db, order_id, name)
             case "ask":
                 await payments.ask(self.db, order_id, TIMEOUT_SECONDS)
             case "time_out":

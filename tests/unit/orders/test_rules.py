@@ -240,3 +240,32 @@ def test_what_is_canceled_goes_back_where_it_came_from() -> None:
     (move,) = rules.returns(an_order())
     assert (move.product_id.int, move.delta, move.reason) == (1, 2, MoveReason.RETURNED)
     assert move.order_id == UUID(int=99)
+
+
+@pytest.mark.parametrize(
+    ("waited_seconds", "again_seconds"),
+    [(0.5, 60), (60, 60), (61, 61), (3_600, 3_600), (86_400, 86_400), (1e9, 86_400)],
+)
+def test_what_has_been_pending_for_long_is_asked_about_seldom(
+    waited_seconds: float, again_seconds: float
+) -> None:
+    assert rules.poll_again_seconds(waited_seconds) == again_seconds
+
+
+@pytest.mark.parametrize(
+    "user_email",
+    [
+        "ada@example.com",
+        "ADA@Example.COM",
+        "ada+1@example.com",
+        "ada+@example.com",
+        "\N{FULLWIDTH LATIN SMALL LETTER A}da@example.com",
+    ],
+)
+def test_the_orders_of_look_alikes_count_together(user_email: str) -> None:
+    assert rules.limited_as(user_email) == "ada@example.com"
+
+
+@pytest.mark.parametrize("user_email", ["adam@example.com", "+1@example.com", "ada@example.org"])
+def test_the_orders_of_others_do_not(user_email: str) -> None:
+    assert rules.limited_as(user_email) != "ada@example.com"
