@@ -70,6 +70,7 @@ def test_the_routes_are_those_of_the_contract() -> None:
         *("POST /admin/products", "GET /admin/products/{product_id}"),
         *("PATCH /admin/products/{product_id}", "DELETE /admin/products/{product_id}"),
         *("GET /products", "GET /products/{product_id}"),
+        *("GET /admin/refunds", "POST /admin/refunds"),
         *("POST /orders", "GET /orders", "GET /orders/{order_id}", "POST /payments/callback"),
         *("GET /orders/{order_id}/events", "POST /orders/{order_id}/cancel"),
         *("GET /healthz", "GET /livez", "GET /readyz", "GET /metrics", "GET /problems/{code}"),

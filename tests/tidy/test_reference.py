@@ -33,7 +33,7 @@ def test_every_log_event_is_documented_and_every_documented_event_exists() -> No
     assert documented == set(_events())
 
 
-_EVENT = re.compile(r"(charge|order|transfer|outbox)\.[a-z_]+")
+_EVENT = re.compile(r"(charge|order|payment|transfer|outbox)\.[a-z_]+")
 
 
 def _events() -> Iterator[str]:
