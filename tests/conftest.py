@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import asyncpg
 import httpx2
+import hypothesis
 import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
@@ -25,6 +26,12 @@ from picopay.app import create_app
 from picopay.embedded.servers import Servers, acquire
 from picopay.infra.db import Db
 from picopay.infra.settings import Settings
+
+# Examples are drawn slowly on a busy machine: no verdict on what is tested.
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any-machine")
 
 
 @dataclass(frozen=True)

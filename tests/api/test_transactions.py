@@ -76,6 +76,19 @@ async def test_a_webhook_is_accepted_processed_and_shown(
         assert found["balances"] == [{"currency": "INR", "balance": balance}]
 
 
+async def test_accounts_may_have_slashes_in_their_names(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    names = {"source_account": "bank/7", "destination_account": "bank/7/entries"}
+    assert (await client.post(PATH, json=a_transaction() | names)).status_code == 202
+    await drained(owner)
+    found = (await client.get("/v1/accounts/external:bank/7")).json()
+    assert (found["owner"], found["balances"][0]["balance"]) == ("external:bank/7", -1500)
+    for path in ("bank%2F7/entries", "bank/7/entries/entries"):
+        (entry,) = (await client.get(f"/v1/accounts/external:{path}")).json()["data"]
+        assert entry["amount"] in {-1500, 1500}
+
+
 async def test_before_its_delay_a_transaction_is_processing(slow: httpx2.AsyncClient) -> None:
     await slow.post(PATH, json=a_transaction())
     shown = (await slow.get("/v1/transactions/txn_abc123")).json()

@@ -159,6 +159,17 @@ class OrderItem:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderRefund:
+    """Money that came in vain; `status` is requested, succeeded or failed: for a person to make."""
+
+    order_id: UUID
+    payment_id: str
+    amount: Money
+    provider: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """`status` is reserved, payment_pending, paid or canceled.
 
@@ -176,6 +187,7 @@ class Order:
     replayed: bool = False
 
 
+OrderRefundStatus = Literal["requested", "succeeded", "failed"]
 OrderStatus = Literal["reserved", "payment_pending", "paid", "canceled"]
 
 

@@ -110,6 +110,8 @@ class Orders:
         self.events: Final = sender.one(orders.events)
         self.cancel: Final = sender.one(orders.cancel)
         self.list: Final = sender.every(orders.list_all)
+        self.refunds: Final = sender.every(orders.refunds)
+        self.book_refund: Final = sender.one(orders.book_refund)
 
 
 class Products:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeVar, cast
 
 import orjson
 from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
+from starlette.convertors import Convertor, register_url_convertor
 
 from picopay.kernel.errors import Refused
 from picopay.kernel.money import Money
@@ -24,6 +25,24 @@ _AMOUNT_SCHEMA: Final = {
     "description": "Major units, at most as many decimals as the currency has (ISO 4217).",
     "examples": [100.0, "19.99"],
 }
+
+
+class _Name(Convertor[str]):
+    """`{owner:name}`: the rest of the path whatever it holds, slashes and a last newline too.
+
+    Where something follows it, that route is to be declared first.
+    """
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("name", _Name())
 
 
 def exact_number(value: object) -> int | Decimal:

@@ -36,19 +36,7 @@ _PROBLEMS = (
 
 
 @router.get(
-    "/{owner}",
-    response_model=AccountsOut,
-    summary="An owner's balances, one for each currency",
-    responses=documented(*_PROBLEMS),
-    openapi_extra=guards.SECURITY,
-)
-async def get_account(request: Request, owner: _Owner, _caller: _Caller) -> Response:
-    db: Db = request.app.state.db
-    return Json(AccountsOut(owner, balances_of(await service.accounts_of(db, owner))))
-
-
-@router.get(
-    "/{owner}/entries",
+    "/{owner:name}/entries",
     response_model=StatementOut,
     summary="An owner's statement, newest first",
     responses=documented(*_PROBLEMS, "cursor-invalid"),
@@ -60,6 +48,18 @@ async def get_entries(
     db: Db = request.app.state.db
     await service.accounts_of(db, owner)
     return await statement(db, owner, query)
+
+
+@router.get(
+    "/{owner:name}",
+    response_model=AccountsOut,
+    summary="An owner's balances, one for each currency",
+    responses=documented(*_PROBLEMS),
+    openapi_extra=guards.SECURITY,
+)
+async def get_account(request: Request, owner: _Owner, _caller: _Caller) -> Response:
+    db: Db = request.app.state.db
+    return Json(AccountsOut(owner, balances_of(await service.accounts_of(db, owner))))
 
 
 async def statement(db: Db, owner: str, query: StatementQuery) -> Response:

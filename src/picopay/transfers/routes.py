@@ -95,7 +95,7 @@ async def list_transactions(
 
 
 @router.get(
-    "/transactions/{transaction_id:path}",
+    "/transactions/{transaction_id:name}",
     response_model=TransferOut,
     summary="One transaction and its status",
     responses=documented(

@@ -34,6 +34,8 @@ CALLS: list[Call[object]] = [
     orders.events("o"),
     orders.cancel("o"),
     orders.list_all().first,
+    orders.refunds().first,
+    orders.book_refund("o", "p"),
     products.list_all().first,
     products.get("p"),
     products.get_any("p"),

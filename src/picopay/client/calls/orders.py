@@ -6,7 +6,16 @@ from uuid import UUID
 
 from picopay.client.calls.pages import listing
 from picopay.client.fields import Fields, encode
-from picopay.client.model import Order, OrderEvent, OrderItem, OrderLine, OrderStatus, new_key
+from picopay.client.model import (
+    Order,
+    OrderEvent,
+    OrderItem,
+    OrderLine,
+    OrderRefund,
+    OrderRefundStatus,
+    OrderStatus,
+    new_key,
+)
 from picopay.client.wire import Call, Credential, Listing, Repeat, Told, path
 
 _ADMIN: Final = Credential.ADMIN
@@ -60,6 +69,33 @@ def list_all(
     """Orders, newest first. Needs the admin secret."""
     params = {"user_email": user_email, "status": status, "limit": limit}
     return listing("/orders", params, _order, _ADMIN)
+
+
+def refunds(*, status: OrderRefundStatus | None = None, limit: int = 100) -> Listing[OrderRefund]:
+    """Money that came in vain, of the newest orders first. Needs the admin secret."""
+    params = {"status": status, "limit": limit}
+    return listing("/admin/refunds", params, _refund, _ADMIN)
+
+
+def book_refund(order_id: UUID | str, payment_id: str) -> Call[OrderRefund]:
+    """Tell of a refund that a person has made; once is enough. Needs the admin secret."""
+    return Call(
+        method="POST",
+        path="/admin/refunds",
+        body=encode({"order_id": str(order_id), "payment_id": payment_id}),
+        credential=_ADMIN,
+        read=lambda told: _refund(Fields(told.json)),
+    )
+
+
+def _refund(fields: Fields) -> OrderRefund:
+    return OrderRefund(
+        fields.id("order_id"),
+        fields.text("payment_id"),
+        fields.money("amount"),
+        fields.text("provider"),
+        fields.text("status"),
+    )
 
 
 def _order(fields: Fields, key: str | None = None, *, replayed: bool = False) -> Order:
