@@ -19,7 +19,9 @@ def settings() -> str:
     rows = [_setting(name, field) for name, field in Settings.model_fields.items()]
     return _page(
         "Settings",
-        "Read from the environment and from `.env`; an empty variable counts as unset.",
+        "Read from the environment, from `.env`, and from files in `/run/secrets`, named as the "
+        "variable in any case: `/run/secrets/admin_secret`. The environment goes before `.env`, "
+        "and both before files. What is empty or blank counts as unset.",
         "| variable | default | meaning |\n| --- | --- | --- |",
         rows,
     )

@@ -19,7 +19,7 @@ from picopay.fake_payments import tables as fake_payments
 from picopay.idempotency import tables as idempotency
 from picopay.infra.models import Base
 from picopay.infra.sessions import APP_ROLE
-from picopay.infra.settings import sqlalchemy_url
+from picopay.infra.urls import sqlalchemy_url
 from picopay.ledger import tables as ledger
 from picopay.orders import tables as orders
 from picopay.outbox import tables as outbox

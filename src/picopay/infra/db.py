@@ -22,9 +22,10 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from picopay.infra import metrics, sessions
 from picopay.infra.logs import log
-from picopay.infra.settings import Settings, sqlalchemy_url
+from picopay.infra.settings import Settings
 from picopay.infra.sqlstates import DEADLOCK, SERIALIZATION, sqlstate
 from picopay.infra.tx import Tx
+from picopay.infra.urls import sqlalchemy_url
 from picopay.kernel.errors import Refused
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Every setting, read once from the environment and `.env`; nothing else reads them."""
+"""Every setting, read once from the environment, `.env` and files; nothing else reads them."""
 
 import os
 from enum import StrEnum
@@ -9,11 +9,9 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from picopay.infra.networks import networks
-from picopay.infra.urls import http_url
+from picopay.infra.urls import http_url, sqlalchemy_url
 from picopay.kernel.money import EXPONENTS
 from picopay.kernel.signing import Scheme, is_key
 
@@ -41,7 +39,8 @@ FAKE_PAYMENT_SILENCE_SECONDS_MAX: Final = 60
 
 _REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 PER_MINUTE_MAX: Final = 100_000
-_NO_URL: Final = "not a postgresql://user:password@host:port/database URL"
+# Where Compose and our Kubernetes manifests put secrets: a file for each, named as its setting.
+SECRETS_DIR: Final = Path("/run/secrets")
 
 Secret = Annotated[str, StringConstraints(strip_whitespace=True)]
 
@@ -52,11 +51,12 @@ class Environment(StrEnum):
 
 
 class Settings(BaseSettings):
-    """An empty variable counts as unset. `docs/reference/settings.md` is made from these fields."""
+    """What is empty counts as unset. `docs/reference/settings.md` is made from these fields."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
         env_ignore_empty=True,
+        secrets_dir=SECRETS_DIR if SECRETS_DIR.is_dir() else None,
         extra="ignore",
         case_sensitive=False,
         hide_input_in_errors=True,  # it holds passwords
@@ -249,6 +249,12 @@ class Settings(BaseSettings):
         default=None, description="`console` on a terminal, else `json`."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _told(cls, values: dict[str, object]) -> dict[str, object]:
+        """A file may be as empty as a variable, and blanks are no secret."""
+        return {name: v for name, v in values.items() if not isinstance(v, str) or v.strip()}
+
     @model_validator(mode="after")
     def _resolved(self) -> Self:
         for url in (self.database_url, self.migration_database_url):
@@ -315,20 +321,6 @@ class Settings(BaseSettings):
 
 def _several(secrets: str | None) -> list[str]:
     return [secret for part in (secrets or "").split(",") if (secret := part.strip())]
-
-
-def sqlalchemy_url(url: str) -> URL:
-    """The URL for our driver, whatever driver it was written for; raises ValueError."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError(_NO_URL) from None
-    if not parsed.drivername.startswith(("postgresql", "postgres")) or not parsed.database:
-        raise ValueError(_NO_URL)
-    query = dict(parsed.query)
-    if "sslmode" in query:  # libpq's name; asyncpg calls it ssl
-        query["ssl"] = query.pop("sslmode")
-    return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 
 def export(settings: Settings) -> None:

@@ -1,10 +1,14 @@
-"""Which URLs we call."""
+"""Which URLs we call, and how the database's is told to its driver."""
 
 from typing import Final
 from urllib.parse import urlsplit
 
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
 URL_LENGTH_MAX: Final = 2000
 _NO_HTTP_URL: Final = "must be an http:// or https:// URL without user, password or fragment"
+_NO_URL: Final = "not a postgresql://user:password@host:port/database URL"
 
 
 def http_url(text: str) -> str:
@@ -19,3 +23,17 @@ def http_url(text: str) -> str:
     if not (plain and whole) or "@" in parts.netloc or "#" in text or len(text) > URL_LENGTH_MAX:
         raise ValueError(_NO_HTTP_URL)
     return text
+
+
+def sqlalchemy_url(url: str) -> URL:
+    """The URL for our driver, whatever driver it was written for; raises ValueError."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError(_NO_URL) from None
+    if not parsed.drivername.startswith(("postgresql", "postgres")) or not parsed.database:
+        raise ValueError(_NO_URL)
+    query = dict(parsed.query)
+    if "sslmode" in query:  # libpq's name; asyncpg calls it ssl
+        query["ssl"] = query.pop("sslmode")
+    return parsed.set(drivername="postgresql+asyncpg", query=query)

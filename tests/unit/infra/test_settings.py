@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 from redis.asyncio.connection import parse_url
 
-from picopay.infra.settings import Environment, Settings, sqlalchemy_url
+from picopay.infra.settings import Environment, Settings
+from picopay.infra.urls import sqlalchemy_url
 
 URL = "postgresql://app:secret@db.example:5433/pay"
 
@@ -86,6 +87,48 @@ def test_the_dotenv_file_is_read_below_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv("CACHE_TTL", "61")
     settings = Settings()
     assert (settings.cache_ttl, settings.redis_timeout_ms) == (61, 75)
+
+
+def _secrets(folder: Path) -> Settings:
+    return Settings(_secrets_dir=folder)  # pyright: ignore[reportCallIssue] - pydantic-settings' own
+
+
+def test_a_file_of_secrets_is_read_below_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app_api_key").write_text("pk_file\n")
+    (tmp_path / "ADMIN_SECRET").write_text(" from a file \n")
+    (tmp_path / "database_url").write_text(URL)
+    (tmp_path / "postgres_password").write_text("somebody else's")
+    settings = _secrets(tmp_path)
+    assert (settings.app_api_key, settings.admin_secret) == ("pk_file", "from a file")
+    assert settings.database_url == URL
+    assert settings.production
+    Path(".env").write_text("APP_API_KEY=pk_dotenv\n")
+    assert _secrets(tmp_path).app_api_key == "pk_dotenv"
+    monkeypatch.setenv("APP_API_KEY", "pk_environment")
+    assert _secrets(tmp_path).app_api_key == "pk_environment"
+    monkeypatch.setenv("APP_API_KEY", "")
+    assert _secrets(tmp_path).app_api_key == "pk_dotenv"
+
+
+def test_secrets_are_read_as_kubernetes_mounts_them(tmp_path: Path) -> None:
+    """Each a link into `..data`, which is a link to the folder of the present version."""
+    (tmp_path / "..2026_01").mkdir()
+    (tmp_path / "..2026_01" / "admin_secret").write_text("ours")
+    (tmp_path / "..data").symlink_to("..2026_01")
+    (tmp_path / "admin_secret").symlink_to("..data/admin_secret")
+    assert _secrets(tmp_path).admin_secret == "ours"
+
+
+@pytest.mark.parametrize("text", ["", "\n", " "])
+def test_an_empty_file_or_a_blank_variable_is_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "admin_secret").write_text(text)
+    monkeypatch.setenv("APP_API_KEY", text)
+    settings = _secrets(tmp_path)
+    assert (settings.admin_secret, settings.app_api_key) == (None, None)
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
