@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Final, NoReturn
 from uuid import NAMESPACE_URL, uuid5
 
@@ -14,6 +15,7 @@ import uvicorn
 from rich.console import Console
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.statreload import StatReload
 
 from picopay import __version__, schema
 from picopay.access import service as access
@@ -35,6 +37,7 @@ from picopay.users import service as users
 from picopay.users.model import DepositCommand
 
 GRACE_SECONDS: Final = 30
+SOURCE: Final = Path(__file__).parents[1]
 # A server process that says nothing for so long is killed and replaced. It also says nothing while
 # it starts, which on a busy machine takes several seconds.
 START_SECONDS_MAX: Final = 60
@@ -54,11 +57,16 @@ def serve(
     ephemeral: Annotated[
         bool, typer.Option("--ephemeral", help="Delete the data at the end.")
     ] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start anew whenever PicoPay's source changes.")
+    ] = False,
 ) -> None:
     """Run the API. Without `DATABASE_URL` it brings its own PostgreSQL and Valkey.
 
     Example: `picopay serve --port 8000 --workers 2`
     """
+    if reload and workers > 1:
+        raise CommandFailed("--reload is for one server process: leave --workers out")
     signal.signal(signal.SIGTERM, _stop)
     with (
         _listening(host, port) as listener,
@@ -75,7 +83,7 @@ def serve(
         if lease is not None:
             lease.watch(lambda message: log.warning("embedded.keeper", message=message))
         _banner(settings, servers, listener)
-        _run(settings, listener, workers)
+        _run(settings, listener, workers, reload=reload)
 
 
 def _stop(_signal: int, _frame: object) -> NoReturn:
@@ -158,12 +166,14 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
         yield listener
 
 
-def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
+def _run(settings: Settings, listener: socket.socket, workers: int, *, reload: bool) -> None:
     env.export(settings)
     config = uvicorn.Config(
         "picopay.cli.serve:application",
         factory=True,
         workers=workers,
+        reload=reload,
+        reload_dirs=[str(SOURCE)] if reload else None,
         loop="uvloop",
         http=HttpProtocol,
         ws="none",
@@ -176,8 +186,12 @@ def _run(settings: Settings, listener: socket.socket, workers: int) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_worker_healthcheck=START_SECONDS_MAX,
     )
+    server = uvicorn.Server(config)
+    if reload:
+        with shared_metrics.shared():
+            StatReload(config, target=server.run, sockets=[listener]).run()
+        return
     if workers == 1:
-        server = uvicorn.Server(config)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if not server.started:
