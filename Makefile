@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .bootstrap/bin/uv
 JOBS ?= 2
+BUILDER ?= docker
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # As pip does: trust what this machine trusts.
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-dev run test test-nightly test-one check format migrate migration seed bench demo docs lock clean
+.PHONY: help setup setup-dev run test test-nightly test-one check check-deploy format migrate migration seed bench demo docs image secrets lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,12 +33,20 @@ test-nightly: setup-dev  ## the long tests: every kill at every point, and minut
 test-one: setup-dev  ## run one test: make test-one T=tests/unit/kernel
 	$(BIN)/python -m pytest $(T)
 
-check: setup-dev  ## format, lint, types, import contracts, unit and tidy tests
+check: setup-dev check-deploy  ## format, lint, types, import contracts, deployment files, unit and tidy tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/tidy
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/tidy tests/deploy
+
+# A patch is part of a resource, and a kustomization none: what is left is whole.
+MANIFESTS = $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/base/*.yaml deploy/kubernetes/overlays/*/*.yaml))
+
+check-deploy: setup-dev  ## the Dockerfile, the compose files and the manifests, by their schemas
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.prod.yml
+	$(BIN)/kubernetes-validate --strict --quiet $(MANIFESTS)
 
 format: setup-dev  ## format, and mend what the linter can
 	$(BIN)/ruff format .
@@ -61,11 +71,19 @@ demo: setup  ## tell the story of exactly-once on the running server
 bench: setup-dev  ## compare with the textbook implementation (needs wrk)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
+image:  ## build the image, picopay:<version> (BUILDER=podman; ARGS="--build-arg EMBEDDED=1")
+	$(BUILDER) build --tag picopay:$(VERSION) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(ARGS) .
+
+secrets:  ## draw the secrets of docker-compose.prod.yml into deploy/secrets
+	@$(PYTHON) scripts/make_secrets.py
+
 lock: $(UV)  ## resolve the dependencies anew and write locks/
 	$(UV) lock --upgrade --quiet
 	$(UV) export --quiet --frozen --no-emit-project --no-header --no-dev --extra embedded --group build -o locks/run.txt
 	$(UV) export --quiet --frozen --no-emit-project --no-header --all-groups --extra embedded -o locks/dev.txt
-	@! grep -nE '^ *(--(extra-)?index-url|--find-links)|https?://' locks/run.txt locks/dev.txt
+	$(UV) export --quiet --frozen --no-emit-project --no-header --no-dev -o locks/image.txt
+	$(UV) export --quiet --frozen --no-emit-project --no-header --only-group build -o locks/build.txt
+	@! grep -nE '^ *(--(extra-)?index-url|--find-links)|https?://' locks/*.txt
 
 clean:  ## remove environments and caches; data in .picopay stays
 	rm -rf $(VENV) .bootstrap .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build
