@@ -16,12 +16,14 @@ import asyncpg
 import pytest
 from tests.deploy.files import ROOT
 from tests.embedded.world import wait_until
-from tests.processes import START_SECONDS_MAX, STOP_SECONDS_MAX, free_port, get, spawn
+from tests.processes import STOP_SECONDS_MAX, free_port, get, spawn
 
 from picopay.embedded.servers import Servers
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 API_KEY = token_urlsafe(32)
+# Four processes that start at once, with imports of their own.
+START_SECONDS_MAX = 240
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def running(
     finally:
         if process.poll() is None:
             process.kill()
+            process.wait(STOP_SECONDS_MAX)
 
 
 def ran(
