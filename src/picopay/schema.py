@@ -51,7 +51,8 @@ async def upgrade(owner_url: str, app_url: str) -> None:
 
     def work(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK})
-        command.upgrade(config(connection), "head")
+        if not _is_later(_revision(connection)):
+            command.upgrade(config(connection), "head")
         if login is not None and login != sqlalchemy_url(owner_url).username:
             quoted = connection.dialect.identifier_preparer.quote(login)
             connection.execute(text(f"GRANT {APP_ROLE} TO {quoted}"))
@@ -64,9 +65,20 @@ async def downgrade(owner_url: str, revision: str) -> None:
 
 
 async def is_current(url: str) -> bool:
-    """Whether the database holds exactly the revision that this code was written for."""
+    """Whether this code can run on it: on its own revision, and on later ones.
+
+    A migration leaves the release before it working. So servers of that release may start while
+    others are being replaced, and again when they must be brought back.
+    """
+    revision = await as_owner(url, _revision)
     head = ScriptDirectory.from_config(config()).get_current_head()
-    return await as_owner(url, _revision) == head
+    return revision == head or _is_later(revision)
+
+
+def _is_later(revision: str | None) -> bool:
+    """What this code does not know was made by a later one."""
+    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    return revision is not None and revision not in known
 
 
 def _revision(connection: Connection) -> str | None:

@@ -56,6 +56,18 @@ async def test_migrations_go_up_down_and_up_again(scratch_url: str) -> None:
     assert await schema.is_current(scratch_url)
 
 
+async def test_a_later_schema_is_served_and_left_alone(scratch_url: str) -> None:
+    """While others are replaced, and when a release is brought back."""
+    await schema.upgrade(scratch_url, scratch_url)
+    connection = await asyncpg.connect(scratch_url)
+    await connection.execute("UPDATE alembic_version SET version_num = 'of a later release'")
+    assert await schema.is_current(scratch_url)
+    await schema.upgrade(scratch_url, scratch_url)
+    version = await connection.fetchval("SELECT version_num FROM alembic_version")
+    await connection.close()
+    assert version == "of a later release"
+
+
 async def test_upgrading_a_current_schema_changes_nothing(scratch_url: str) -> None:
     await schema.upgrade(scratch_url, scratch_url)
     connection = await asyncpg.connect(scratch_url)

@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 
+import aiohttp
 import pytest
 from tests.processes import Site
 from tests.races.load import Answer, Caller, Wish, caller
@@ -103,6 +104,44 @@ async def test_a_server_that_is_told_twice_to_end_answers_with_problems_still(si
                 answers = await asyncio.gather(*waiting)
         assert {(a.status, a.code) for a in answers} == {(503, "outcome-unknown")}
         assert all(a.json["charge_id"] for a in answers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_draining_server_says_so_and_serves_on_for_a_while(
+    site: Site, workers: int
+) -> None:
+    server = site.serve(workers=workers, environment={"SHUTDOWN_DRAIN_SECONDS": "4"})
+    async with caller(server.url) as by, aiohttp.ClientSession(server.url) as asking:
+        (user,) = await by.new_users(1)
+        assert await _readiness(asking) == (200, "healthy", None)
+        os.kill(server.process.pid, signal.SIGTERM)
+        await _drains(asking)
+        assert await _readiness(asking) == (503, "draining", "close")
+        # Whoever comes now has a connection of his own, and is served like any other.
+        assert (await by.charge(Wish.of(user))).status == 200
+    assert await asyncio.to_thread(server.process.wait, 30) == 0
+
+
+async def test_a_second_sigterm_ends_a_draining_server_at_once(site: Site) -> None:
+    server = site.serve(environment={"SHUTDOWN_DRAIN_SECONDS": "600"})
+    server.process.terminate()
+    async with aiohttp.ClientSession(server.url) as asking:
+        await _drains(asking)
+    assert await asyncio.to_thread(server.stop) == 0
+
+
+async def _drains(asking: aiohttp.ClientSession) -> None:
+    for _ in range(100):
+        if (await _readiness(asking))[1] == "draining":
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("does not say that it drains")
+
+
+async def _readiness(asking: aiohttp.ClientSession) -> tuple[int, str, str | None]:
+    async with asking.get("/readyz") as answer:
+        status = (await answer.json())["status"]
+        return answer.status, status, answer.headers.get("Connection")
 
 
 async def _charge_until_gone(

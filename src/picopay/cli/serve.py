@@ -1,5 +1,6 @@
 """`picopay serve`: the API, on servers of its own unless told of others."""
 
+import asyncio
 import gc
 import multiprocessing
 import signal
@@ -7,6 +8,7 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Final, NoReturn
 from uuid import NAMESPACE_URL, uuid5
 
@@ -26,7 +28,7 @@ from picopay.cli.context import PAYMENT_SECRET, DataDir, on_database, prepared, 
 from picopay.cli.errors import CommandFailed, err
 from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
-from picopay.infra import logs
+from picopay.infra import draining, logs
 from picopay.infra import settings as env
 from picopay.infra.db import Db
 from picopay.infra.logs import log
@@ -211,8 +213,26 @@ def application() -> ASGIApp:
         die_with_parent(signal.SIGTERM, supervisor.pid)
         shared_metrics.hold()
     app = server_app(settings)
+    if settings.shutdown_drain_seconds > 0:
+        _drain_first(settings.shutdown_drain_seconds)
     _calm_garbage_collector()
     return app
+
+
+def _drain_first(seconds: float) -> None:
+    """Serve on for so long after the first SIGTERM; another, or SIGINT, is the server's own."""
+    end, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
+    assert callable(end), "the server has set its handlers before it asks for the application"
+
+    def told(number: int, frame: FrameType | None) -> None:
+        if draining.has_begun():
+            end(number, frame)
+            return
+        draining.announce()
+        log.info("server.draining", seconds=seconds)
+        loop.call_later(seconds, end, number, frame)
+
+    signal.signal(signal.SIGTERM, told)
 
 
 def _calm_garbage_collector() -> None:

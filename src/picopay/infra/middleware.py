@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from picopay.infra import metrics, problems
+from picopay.infra import draining, metrics, problems
 from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable
 from picopay.infra.ids import new_id_text
 from picopay.infra.logs import log, request_id_var
@@ -147,6 +147,8 @@ class _Exchange:
                 (b"x-request-id", self.request_id),
                 *_SECURITY_HEADERS,
             ]
+            if draining.has_begun():  # the next request is for another server
+                message["headers"].append((b"connection", b"close"))
             _count(self._scope["method"], message["status"])
         try:
             await self._send(message)

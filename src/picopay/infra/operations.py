@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeVar
 
@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from picopay.infra import metrics
+from picopay.infra import draining, metrics
 from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import Json
 from picopay.infra.problems import PROBLEMS, NotFound, documented
@@ -45,7 +45,7 @@ class StatusOut:
 
 @dataclass(frozen=True, slots=True)
 class HealthOut:
-    status: Literal["healthy", "degraded", "unhealthy"]
+    status: Literal["healthy", "degraded", "unhealthy", "draining"]
     database: Literal["connected", "disconnected"]
     redis: Literal["connected", "disconnected", "not configured"]
 
@@ -75,6 +75,7 @@ async def get_livez() -> Response:
     return Json(StatusOut("alive"))
 
 
+_NOT_READY: Final = ("unhealthy", "draining")
 _HEALTH: Final = {503: {"model": HealthOut, "description": "PostgreSQL cannot be reached."}}
 
 
@@ -92,12 +93,15 @@ async def get_healthz(request: Request) -> Response:
 @router.get(
     "/readyz",
     response_model=HealthOut,
-    summary="Readiness: fails while PostgreSQL is gone",
+    summary="Readiness: fails while PostgreSQL is gone, and before the server ends",
     responses={**_HEALTH},
 )
 @_answers_head("/readyz")
 async def get_readyz(request: Request) -> Response:
-    return _health_response(await _health(request))
+    health = await _health(request)
+    if draining.has_begun():
+        health = replace(health, status="draining")
+    return _health_response(health)
 
 
 async def _health(request: Request) -> HealthOut:
@@ -135,7 +139,7 @@ async def _within(probe: Awaitable[bool]) -> bool:
 
 
 def _health_response(health: HealthOut) -> Response:
-    return Json(health, status_code=503 if health.status == "unhealthy" else 200)
+    return Json(health, status_code=503 if health.status in _NOT_READY else 200)
 
 
 @router.get(

@@ -242,6 +242,14 @@ class Settings(BaseSettings):
         default=False,
         description="Ask for an API key with scope `orders`; PAYMENT_PROVIDER=wallet always does.",
     )
+    shutdown_drain_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=600,
+        description="From SIGTERM until no more connections are accepted. Meanwhile `/readyz` "
+        "answers 503 and every answer closes its connection, so that a load balancer sends nobody "
+        "more. A second SIGTERM, or SIGINT, ends it at once.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line that is written."
     )
