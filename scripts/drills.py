@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -128,11 +128,15 @@ class Answer(NamedTuple):
 class Load:
     """Charges one after the other by several callers, each with a key of its own."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, server: Callable[[], str] = lambda: ""
+    ) -> None:
+        """`server` is asked before each charge where to send it."""
         self.answered: dict[str, Answer] = {}  # by key
         self.failures: list[str] = []
         self.late: set[str] | None = None  # keys sent since `mark`
         self._session = session
+        self._server = server
         self._ended = False
 
     def mark(self) -> None:
@@ -141,7 +145,7 @@ class Load:
 
     async def charge(self, key: str, user: int) -> Answer:
         body = {"user_id": user, "amount": 1, "currency": "USD"}
-        status, answer, replayed = await call(self._session, "/charge", body, key)
+        status, answer, replayed = await call(self._session, f"{self._server()}/charge", body, key)
         if status != 200:  # noqa: PLR2004 - its own name
             raise DrillFailed(f"a charge was answered {status}: {answer.get('detail')}")
         return Answer(user, answer["transaction"]["id"], replayed)

@@ -35,3 +35,15 @@ def test_a_restore_that_goes_too_far_fails_the_drill(noisy: None) -> None:
     ran = drill("restore_drill.py", "--to-the-end", "--seconds", "1")
     assert ran.returncode == 1
     assert "FAILED: the restored ledger has drifted" in ran.stderr
+
+
+def test_a_release_is_replaced_without_a_failed_request(noisy: None) -> None:
+    ran = drill("upgrade_drill.py")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "none failed, each made once; the ledger is clean" in ran.stdout
+
+
+def test_servers_that_end_abruptly_fail_the_drill(noisy: None) -> None:
+    ran = drill("upgrade_drill.py", "--abrupt")
+    assert ran.returncode == 1
+    assert "requests failed" in ran.stderr
