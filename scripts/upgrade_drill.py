@@ -144,10 +144,12 @@ def revisions(folder: Path) -> list[str]:
 async def roll(
     site: Site, old: list[tuple[Server, int]], *, by_hand: bool
 ) -> list[tuple[Server, int]]:
-    """One after the other; `by_hand` for a release that does not drain by itself."""
-    new: list[tuple[Server, int]] = []
+    """New servers first, then the old ones end, one after the other.
+
+    `by_hand`: a release that does not drain by itself is told to end when nothing comes any more.
+    """
+    new = await asyncio.gather(*(site.start({}) for _ in old))
     for server, port in old:
-        new.append(await site.start({}))
         if by_hand:
             site.balancer.remove(port)
             await asyncio.sleep(1)  # for what is under way
@@ -159,7 +161,7 @@ async def roll(
 
 
 async def upgrade(site: Site, charging: Load, release: dict[str, str], seconds: float) -> None:
-    old = [await site.start(release) for _ in range(2)]
+    old = await asyncio.gather(*(site.start(release) for _ in range(2)))
     url = site.balancer.server()
     async with load(url):
         pass  # its users can pay now
@@ -167,12 +169,16 @@ async def upgrade(site: Site, charging: Load, release: dict[str, str], seconds: 
         await asyncio.sleep(seconds)
         began = time.monotonic()
         await site.migrate({})
-        tell("migrated", f"in {time.monotonic() - began:.1f} s, under load")
+        tell(
+            "migrated",
+            f"in {time.monotonic() - began:.1f} s, {len(charging.answered)} charges so far",
+        )
         await asyncio.sleep(seconds)
         new = await roll(site, old, by_hand=True)
         tell("upgraded", f"both servers, {len(charging.answered)} charges so far")
         await asyncio.sleep(seconds)
         await roll(site, new, by_hand=False)
+        tell("restarted", f"both servers, {len(charging.answered)} charges so far")
         await asyncio.sleep(seconds)
 
 
