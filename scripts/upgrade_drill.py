@@ -126,8 +126,10 @@ def git(*arguments: str) -> bytes:
 
 
 def last_before_newest_migration() -> str:
+    """The last that put the application together: between two of those, parts may not fit."""
     newest = git("log", "-1", "--format=%H", "--diff-filter=A", "--", MIGRATIONS).decode().strip()
-    return git("rev-parse", "--short", f"{newest}^").decode().strip()
+    found = git("log", "-1", "--format=%h", f"{newest}^", "--", "src/picopay/app.py")
+    return found.decode().strip()
 
 
 def unpack(commit: str, folder: Path) -> dict[str, str]:
