@@ -37,9 +37,9 @@ from picopay.embedded.servers import acquire
 
 ROOT: Final = Path(__file__).parents[1]
 MIGRATIONS: Final = "src/picopay/migrations/versions"
-PROBE_SECONDS: Final = 0.2
+PROBE_SECONDS: Final = 1.0
 # Longer than it takes until every probe has been answered no.
-DRAIN_SECONDS: Final = 4
+DRAIN_SECONDS: Final = 5
 
 
 class Balancer:
