@@ -12,7 +12,7 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-dev run test test-nightly test-one check check-deploy format migrate migration seed bench demo docs image secrets lock clean
+.PHONY: help setup setup-dev run test test-nightly test-one check check-deploy format migrate migration seed bench demo docs docs-site image secrets lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,10 @@ seed: setup  ## user 1 with exactly 1000.00 USD, and a shop of five products
 
 docs: setup-dev  ## write the reference pages from the code
 	$(BIN)/python scripts/write_reference.py
+
+docs-site: setup-dev  ## make a site of all pages in build/site; a broken link fails
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/site
+	@echo build/site/docs/index.html
 
 demo: setup  ## tell the story of exactly-once on the running server
 	$(BIN)/picopay demo
