@@ -66,7 +66,7 @@ class Desk:
 
     def __init__(self, folder: Path, data_dir: Path, port: int) -> None:
         self.folder = folder
-        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         folder.mkdir()
         for name in (".venv", "scripts", "src"):
             (folder / name).symlink_to(ROOT / name)
@@ -80,7 +80,7 @@ class Desk:
     def run(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
         ours = {"HOME": str(self.folder), "CURL_HOME": str(self.folder), "COLUMNS": "100"}
-        url = {"PICOPAY": f"http://127.0.0.1:{self.port}"}
+        url = {"PICOPAY_URL": self.url}
         return subprocess.run(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=self.folder,
