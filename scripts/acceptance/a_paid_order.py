@@ -1,6 +1,7 @@
 """A payment succeeds: the order is paid once, and nothing that comes later changes that."""
 
 from story import (
+    Answer,
     a_product,
     at_once,
     call,
@@ -22,6 +23,8 @@ ATTEMPTS = 10  # one of the fake provider's payments in five fails
 
 given("an order that its provider was asked to be paid for")
 product = a_product(50)
+order_id, payment_id = "", ""
+answers: list[Answer] = []
 for _ in range(ATTEMPTS):
     order_id = order(product).body["id"]
     payment_id = until(lambda o=order_id: payment_of(o))

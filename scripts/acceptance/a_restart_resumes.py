@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(data_dir: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def serving(data_dir: Path, port: int) -> Generator[subprocess.Popen[bytes]]:
     command = [Path(sys.executable).with_name("picopay"), "serve", "--port", str(port)]
     kept = {name: value for name, value in os.environ.items() if name != "PICOPAY_URL"}
     server = subprocess.Popen(

@@ -1,6 +1,7 @@
 """Customers cancel while payments succeed: every order ends as one of the two, with its stock."""
 
 from story import (
+    Answer,
     a_product,
     at_once,
     call,
@@ -26,7 +27,7 @@ payments = [until(lambda o=order_id: payment_of(o)) for order_id in orders]
 when("each is canceled and paid at the same moment")
 
 
-def both(number: int) -> object:
+def both(number: int) -> Answer:
     order_id = orders[number // 2]
     if number % 2:
         return call("POST", f"/orders/{order_id}/cancel")

@@ -15,7 +15,9 @@ def _scenarios() -> set[str]:
 
 
 def test_every_scenario_is_on_the_page_and_every_one_of_the_page_exists() -> None:
-    named = re.findall(r"^\.venv/bin/python scripts/acceptance/(\w+)\.py$", PAGE.read_text(), re.M)
+    named = re.findall(
+        r"^\.venv/bin/python scripts/acceptance/(\w+)\.py$", PAGE.read_text(), re.MULTILINE
+    )
     assert sorted(named) == sorted(_scenarios())
     assert PAGE.read_text().count("**Given**") == len(named)
 
@@ -50,4 +52,7 @@ def test_what_does_not_hold_is_told_and_fails(desk: Desk) -> None:
     (desk.folder / "few/run.sh").write_text((FOLDER / "run.sh").read_text())
     all_of_them = desk.run("bash few/run.sh")
     assert all_of_them.returncode == 1
-    assert re.findall(r"^\S+  \S+", all_of_them.stdout, re.M) == ["FAIL  a_lie", "PASS  a_truth"]
+    assert re.findall(r"^\S+  \S+", all_of_them.stdout, re.MULTILINE) == [
+        "FAIL  a_lie",
+        "PASS  a_truth",
+    ]
