@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.documents.pages import ROOT, fenced
 from tests.embedded.world import wait_until
 from tests.processes import Server, Site, free_port, spawn
 
-GUIDE = (Path(__file__).parents[2] / "docs/guides/fake-payments.md").read_text()
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+GUIDE = (ROOT / "docs/guides/fake-payments.md").read_text()
 
 
 @pytest.fixture
@@ -32,9 +29,9 @@ def port() -> int:
 @pytest.fixture
 def receiver(server: Server, site: Site, port: int, tmp_path: Path) -> Iterator[Path]:
     """The guide's receiver, started by the guide's command; its log."""
-    (script,) = _blocks("python")
+    (script,) = fenced("python", GUIDE)
     (tmp_path / "receiver.py").write_text(script.replace("9000", str(port)))
-    (start,) = [block for block in _blocks("bash") if "receiver.py" in block]
+    (start,) = [block for block in fenced("bash", GUIDE) if "receiver.py" in block]
     start = start.replace(".picopay", str(site.data_dir)).replace(
         "python3", f"exec {sys.executable}"
     )
@@ -60,8 +57,8 @@ def _run(commands: str, server: Server, port: int) -> str:
 
 @pytest.mark.kill
 def test_the_guides_commands_do_what_it_says(server: Server, receiver: Path, port: int) -> None:
-    create, show, misbehave, refund = [b for b in _blocks("bash") if b.startswith("curl")]
-    (shown,) = [json.loads(block) for block in _blocks("json")]
+    create, show, misbehave, refund = [b for b in fenced("bash", GUIDE) if b.startswith("curl")]
+    (shown,) = [json.loads(block) for block in fenced("json", GUIDE)]
     assert json.loads(_run(create, server, port)) == shown
     assert json.loads(_run(create, server, port)) == shown
 
@@ -80,6 +77,6 @@ def test_the_guides_commands_do_what_it_says(server: Server, receiver: Path, por
 
 
 def test_the_guide_names_every_knob_and_its_setting() -> None:
-    settings = (Path(__file__).parents[2] / "docs/reference/settings.md").read_text()
+    settings = (ROOT / "docs/reference/settings.md").read_text()
     named = set(re.findall(r"`(FAKE_PAYMENT_[A-Z_]+)`", settings))
     assert named - {"FAKE_PAYMENT_ENABLED"} == set(re.findall(r"`(FAKE_PAYMENT_[A-Z_]+)`", GUIDE))

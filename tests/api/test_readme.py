@@ -11,19 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.documents.pages import ROOT, fenced
 from tests.processes import free_port
 
 from picopay.embedded.servers import acquire
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 REFUNDS = (ROOT / "docs/guides/refunds.md").read_text()
 ORDERS = (ROOT / "docs/guides/orders.md").read_text()
 START_SECONDS_MAX = 90
-
-
-def _blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def _here(commands: str, port: int, data_dir: Path) -> str:
@@ -48,7 +44,7 @@ def _shell(commands: str, environment: dict[str, str]) -> subprocess.CompletedPr
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """`make run`, the README's first command, on a port and a data directory of the test's own."""
-    (make_run,) = [block for block in _blocks("bash") if "make run" in block]
+    (make_run,) = [block for block in fenced("bash", README) if "make run" in block]
     port, data_dir = free_port(), tmp_path / "data"
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(
@@ -81,9 +77,9 @@ def _wait_for(port: int) -> None:
 def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
     port, data_dir = started
     environment = {"PICOPAY_DATA_DIR": str(data_dir)}
-    curl, webhook = [block for block in _blocks("bash") if block.startswith("curl")]
-    (refund,) = _blocks("bash", REFUNDS)
-    (shown,) = [json.loads(block) for block in _blocks("json")]
+    curl, webhook = [block for block in fenced("bash", README) if block.startswith("curl")]
+    (refund,) = fenced("bash", REFUNDS)
+    (shown,) = [json.loads(block) for block in fenced("json", README)]
 
     first = _shell(_here(curl, port, data_dir), environment)
     again = _shell(_here(curl, port, data_dir), environment)
@@ -97,7 +93,7 @@ def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
     assert '{"transaction_id":"txn_1","status":"accepted"}' in told.stdout, told.stderr
     assert '"amount":1500.00,"currency":"INR","status":"PROCESSING"' in told.stdout
 
-    (proof,) = [block for block in _blocks("bash") if "ledger check" in block]
+    (proof,) = [block for block in fenced("bash", README) if "ledger check" in block]
     proof = proof.replace("picopay demo", f"picopay demo --url http://127.0.0.1:{port}")
     ran = _shell(proof, environment)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -112,7 +108,7 @@ def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
     assert "scripts/seed_data.py" in README
     seeded = _shell(".venv/bin/python scripts/seed_data.py", environment)
     assert seeded.returncode == 0, seeded.stderr
-    (placing,) = [block for block in _blocks("bash", ORDERS) if "/products" in block]
+    (placing,) = [block for block in fenced("bash", ORDERS) if "/products" in block]
     products, order, events = re.split(r"\n(?=curl)", _here(placing, port, data_dir).strip())
     product = json.loads(_shell(products, environment).stdout)[0]["id"]
     placed = json.loads(_shell(order.replace("PRODUCT", product), environment).stdout)
@@ -123,7 +119,7 @@ def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
 
 @pytest.mark.kill
 def test_against_a_database_of_ones_own(tmp_path: Path) -> None:
-    (commands,) = [block for block in _blocks("bash") if "DATABASE_URL" in block]
+    (commands,) = [block for block in fenced("bash", README) if "DATABASE_URL" in block]
     *preparing, serving = commands.strip().splitlines()
     port = free_port()
     with acquire(tmp_path / "data", ephemeral=True) as lease:

@@ -6,9 +6,11 @@ Ids and times differ from run to run: an id that a page shows stands for the one
 and in every command after it.
 """
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
-COMMAND_SECONDS_MAX: Final = 60
+COMMAND_SECONDS_MAX: Final = 170
 PATIENCE_SECONDS: Final = 20.0  # until a GET shows what happens in the background
 
 _FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -43,7 +45,15 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: Path) -> list[Block]:
-    text = page.read_text()
+    return blocks_in(page.read_text())
+
+
+def fenced(language: str, text: str) -> list[str]:
+    """What stands in the blocks of one language."""
+    return [block.text for block in blocks_in(text) if block.language == language]
+
+
+def blocks_in(text: str) -> list[Block]:
     fences = list(_FENCE.finditer(text))
     ends = [0, *(fence.end() for fence in fences)]
     starts = [*(fence.start() for fence in fences), len(text)]
@@ -81,15 +91,21 @@ class Desk:
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
         ours = {"HOME": str(self.folder), "CURL_HOME": str(self.folder), "COLUMNS": "100"}
         url = {"PICOPAY_URL": self.url}
-        return subprocess.run(
+        reader = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", command],
             cwd=self.folder,
             env=kept | ours | url | environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=COMMAND_SECONDS_MAX,
-            check=False,
+            start_new_session=True,
         )
+        try:
+            out, err = reader.communicate(timeout=COMMAND_SECONDS_MAX)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # whatever it has left running
+                os.killpg(reader.pid, signal.SIGKILL)
+        return subprocess.CompletedProcess(command, reader.returncode, out, err)
 
     def answer(self, command: str) -> Answer:
         """Of a command that must succeed."""

@@ -23,6 +23,7 @@ def test_every_scenario_is_on_the_page_and_every_one_of_the_page_exists() -> Non
 
 
 @pytest.mark.kill
+@pytest.mark.timeout(400)
 @pytest.mark.xdist_group("documents")
 def test_every_scenario_passes(desk: Desk) -> None:
     everything, walk, proof, shown, *_ = blocks_of(PAGE)
