@@ -1,6 +1,7 @@
 """One server for all pages: started as they say, by `make run`."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 from tests.documents.pages import ROOT, Desk
 from tests.embedded.world import wait_until
-from tests.processes import clean_environment, free_port, get
+from tests.processes import free_port, get, spawn
 
 START_SECONDS_MAX = 60
 # As a reader has it, but that nothing takes long and that no payment fails by chance.
 SETTINGS = {
+    "APP_API_KEY": "",  # a reader has those that are made for him
+    "ADMIN_SECRET": "",
     "TRANSACTION_PROCESSING_DELAY_SECONDS": "1",
     "FAKE_PAYMENT_SUCCESS_RATE": "1",
     "FAKE_PAYMENT_DELAY_SECONDS": "2",
@@ -28,24 +31,16 @@ def desk(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
     subprocess.run(["cp", "-a", made, data_dir], check=True)  # whose owner must stay
     for file in data_dir.glob("*.port"):
         file.unlink()
-    secrets = {"APP_API_KEY", "ADMIN_SECRET"}  # a reader has those that are made for him
-    kept = {name: value for name, value in clean_environment().items() if name not in secrets}
-    with (folder / "serve.log").open("w") as log:
-        server = subprocess.Popen(
-            ["make", "run", f"ARGS=--port {port} --data-dir {data_dir}"],
-            cwd=ROOT,
-            env=kept | SETTINGS,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            wait_until(lambda: _is_healthy(port, server), START_SECONDS_MAX)
-            yield Desk(folder / "desk", data_dir, port)
-        finally:
-            if server.poll() is None:
-                os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
+    make = [str(shutil.which("make")), "-C", str(ROOT), "run"]
+    arguments = f"ARGS=--port {port} --data-dir {data_dir}"
+    server = spawn([*make, arguments], SETTINGS, folder / "serve.log")
+    try:
+        wait_until(lambda: _is_healthy(port, server), START_SECONDS_MAX)
+        yield Desk(folder / "desk", data_dir, port)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
 
 
 def _is_healthy(port: int, server: subprocess.Popen[bytes]) -> bool:
