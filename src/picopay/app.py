@@ -25,6 +25,7 @@ from picopay.access import guards
 from picopay.access import service as access
 from picopay.access.keyring import Keyring
 from picopay.access.limits import Limits
+from picopay.audit import auditors
 from picopay.catalog import routes as catalog
 from picopay.charges import refunds_routes as refunds
 from picopay.charges import routes as charges
@@ -32,11 +33,12 @@ from picopay.charges.batcher import Batcher
 from picopay.charges.turns import Turns
 from picopay.fake_payments import routes as fake_payments
 from picopay.idempotency.cache import ReplayCache
-from picopay.infra import operations, problems
+from picopay.infra import operations, problems, tracing
 from picopay.infra.db import Db
 from picopay.infra.middleware import Edge
 from picopay.infra.redis import Fast
 from picopay.infra.settings import Settings
+from picopay.infra.traced import Traced
 from picopay.kernel.errors import Invalid
 from picopay.ledger import routes as ledger
 from picopay.orders import refunds_routes as order_refunds
@@ -94,7 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The edge stands in for the framework's own last resort, which would answer before it.
     last_resort = app.build_middleware_stack()
     assert isinstance(last_resort, ServerErrorMiddleware)
-    app.middleware_stack = Edge(app, last_resort.app, charges.HOT)
+    edge = Edge(app, last_resort.app, charges.HOT)
+    app.middleware_stack = Traced(edge, charges.HOT) if tracing.is_on() else edge
     return app
 
 
@@ -129,19 +132,20 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.bulk_slots = asyncio.Semaphore(charges.BULK_SLOTS)
     state.refund_turns = Turns()
     state.batcher = Batcher(state.reserved, cache, queue_max=settings.charge_queue_max)
-    sampler = Sampler(state.db)
+    watchers = [Sampler(state.db), *auditors(settings)]
     try:
         yield
     finally:
         # Requests have been answered by now; what they left behind is finished in order.
         gatherers = (state.batcher, state.transfers, state.orders, state.settler)
         await asyncio.gather(*(gatherer.close() for gatherer in gatherers))
-        await asyncio.gather(background.stop(), sampler.stop())
+        await asyncio.gather(background.stop(), *(watcher.stop() for watcher in watchers))
         await asyncio.gather(cache.close(), state.limits.close())
         await state.keyring.close()
         if state.redis is not None:
             await state.redis.close()
         await asyncio.gather(state.db.close(), state.reserved.close())
+        await asyncio.to_thread(tracing.stop)
 
 
 def _background(settings: Settings, db: Db) -> tuple[Rings, Worker | Announcer]:

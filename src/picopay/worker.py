@@ -3,6 +3,7 @@
 from secrets import SystemRandom
 from typing import Final
 
+from picopay.audit import auditors
 from picopay.fake_payments import handlers as fake_payments
 from picopay.infra import sessions
 from picopay.infra.db import Db
@@ -40,7 +41,7 @@ class Worker:
     ) -> None:
         """Woken by its process's `bell`, or else by what other processes announce.
 
-        With `samples` it measures the queue: for a metrics page that no server shows.
+        With `samples` it measures queue and ledger: for a metrics page that no server shows.
         """
         assert settings.database_url is not None
         self._db = Db(
@@ -58,13 +59,13 @@ class Worker:
         self._http = Http()
         self._relay = Relay(self._db, consumers(settings, self._db, self._http), terms, heard)
         self._chores = Chores(self._db, owner, settings.outbox_retention_days)
-        self._sampler = Sampler(self._db) if samples else None
+        self._watchers = [Sampler(self._db), *auditors(settings)] if samples else []
 
     async def stop(self) -> None:
         """Finish what is in hand, and give back the rest."""
         await self._chores.stop()
-        if self._sampler is not None:
-            await self._sampler.stop()
+        for watcher in self._watchers:
+            await watcher.stop()
         if self._listener is not None:
             await self._listener.stop()
         await self._relay.stop(GRACE_SECONDS)

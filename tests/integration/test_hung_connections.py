@@ -89,7 +89,7 @@ async def client(
         monkeypatch.setattr(infra, f"{name}_TIMEOUT_SECONDS", in_full / SCALE)
     for of_pool in (sessions.REQUESTS, sessions.RESERVED):
         for name, value in session.items():
-            monkeypatch.setitem(of_pool, name, value)
+            monkeypatch.setitem(of_pool.settings, name, value)
     async with serving(settings, database_url=proxy.url, redis_url=None) as client:
         await new_user(client, 1, 1000)
         assert (await charge(client, Wish.of(1))).status_code == 200

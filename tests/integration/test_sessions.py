@@ -9,7 +9,7 @@ from picopay.infra.db import Db
 
 @pytest.mark.parametrize("session", [sessions.REQUESTS, sessions.RESERVED, sessions.BACKGROUND])
 async def test_a_session_may_not_be_silent_for_long_wherever_in_a_transaction(
-    clean: Stores, session: dict[str, str]
+    clean: Stores, session: sessions.Kind
 ) -> None:
     db = Db(clean.database_url, session=session)
     async with db.begin() as tx:
@@ -22,7 +22,7 @@ async def test_a_session_may_not_be_silent_for_long_wherever_in_a_transaction(
             )
         }
     await db.close()
-    statement = session["statement_timeout"]
+    statement = session.settings["statement_timeout"]
     assert limits == {
         "transaction_timeout": "30s",
         "idle_in_transaction_session_timeout": "10s",

@@ -15,6 +15,7 @@ from picopay.charges.lanes import Lanes
 from picopay.charges.model import Charge, ChargeCommand, Decision, Declined, Replayed
 from picopay.charges.waiting import Gone, Waiting
 from picopay.idempotency.cache import ReplayCache
+from picopay.infra import metrics
 from picopay.infra.db import Db, OutcomeUnknown
 from picopay.kernel.errors import Overloaded
 from picopay.kernel.money import Money
@@ -29,6 +30,7 @@ class Batcher:
         self._closing = False
         self._loop = asyncio.get_running_loop()
         self._lanes = Lanes(db)
+        metrics.queue_limit.set(queue_max)
 
     async def charge(self, command: ChargeCommand, gone: Gone) -> Decision:
         """The decision on one charge, committed or found again.

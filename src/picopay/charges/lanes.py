@@ -22,7 +22,7 @@ from picopay.charges.queues import BATCH_MAX, BULK_BATCH_MAX, Arrivals, Late
 from picopay.charges.service import MerchantLocked
 from picopay.charges.waiting import Item, Waiting, in_time, present
 from picopay.idempotency.model import KeyId
-from picopay.infra import metrics
+from picopay.infra import metrics, tracing
 from picopay.infra.chain import Chain
 from picopay.infra.db import LOST_DATABASE_SECONDS, Db
 from picopay.infra.logs import log
@@ -167,7 +167,8 @@ class Lanes:
     async def _commit(self, items: Sequence[Item], chain: Chain | None) -> list[Outcome]:
         commands, patience = [item.command for item in items], self._patience(items)
         metrics.batch_size.observe(len(items))
-        with metrics.batch_seconds.time():
+        spans = (item.waiting.span for item in items)
+        with metrics.batch_seconds.time(), tracing.batch("charges", spans):
             return await service.commit_batch(
                 self._db,
                 commands,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from picopay.charges.model import ChargeCommand, Decision, Declined
-from picopay.infra import metrics
+from picopay.infra import metrics, tracing
 from picopay.kernel.errors import Overloaded
 
 # A caller who has waited this long is asked whether he is still there before he is charged.
@@ -19,7 +19,7 @@ Gone = Callable[[], bool]
 class Waiting:
     """One caller's commands, and the future of their decisions, in the same order."""
 
-    __slots__ = ("_decisions", "_gone", "_open", "bulk", "commands", "future", "since")
+    __slots__ = ("_decisions", "_gone", "_open", "bulk", "commands", "future", "since", "span")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Waiting:
         self.commands = commands
         self.bulk = bulk
         self.since = loop.time()
+        self.span = tracing.current()
         self.future: asyncio.Future[list[Decision]] = loop.create_future()
         self._gone = gone
         self._open = len(commands)

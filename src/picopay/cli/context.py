@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from picopay import schema
 from picopay.cli.errors import CommandFailed, err
 from picopay.embedded.servers import Lease, acquire
+from picopay.infra import tracing
 from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
@@ -113,6 +114,11 @@ def _embedded(settings: Settings, lease: Lease) -> Settings:
     settings.admin_secret = settings.admin_secret or kept("admin_secret", "dev_")
     asyncio.run(schema.upgrade(servers.database_url, servers.database_url))
     return settings
+
+
+def check_tracing(settings: Settings) -> None:
+    if settings.otel_exporter_otlp_endpoint is not None and not tracing.is_installed():
+        raise CommandFailed("OTEL_EXPORTER_OTLP_ENDPOINT is set: install picopay[tracing] for it")
 
 
 def with_payment_secret(settings: Settings) -> None:

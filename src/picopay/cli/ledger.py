@@ -2,41 +2,16 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Final
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from picopay.catalog import check as catalog
-from picopay.charges import check as charges
+from picopay.audit import Report, verify
 from picopay.cli.context import AsJson, DataDir, show_json, with_db
 from picopay.cli.errors import err
-from picopay.infra.checks import DRIFTS_NAMED_MAX, Invariant
 from picopay.infra.db import Db
-from picopay.infra.tx import Tx
-from picopay.ledger import check as ledger
-from picopay.orders import check as orders
-from picopay.transfers import check as transfers
 
 app = typer.Typer(help="The ledger and its proof.", no_args_is_help=True)
-
-INVARIANTS: Final = (
-    *ledger.INVARIANTS,
-    *charges.INVARIANTS,
-    *transfers.INVARIANTS,
-    *catalog.INVARIANTS,
-    *orders.INVARIANTS,
-)
-
-
-@dataclass
-class Report:
-    name: str
-    claim: str
-    checked: int = 0
-    drifts: int = 0
-    named: list[str] = field(default_factory=list[str])
 
 
 @app.callback()
@@ -52,7 +27,7 @@ def check(
 
     Example: `picopay ledger check --json`
     """
-    reports = with_db(data_dir, verify)
+    reports = with_db(data_dir, _verify)
     clean = not any(report.drifts for report in reports)
     if as_json:
         show_json({"clean": clean, "checks": [vars(report) for report in reports]})
@@ -62,23 +37,14 @@ def check(
         raise typer.Exit(1)
 
 
-async def verify(db: Db) -> list[Report]:
-    """All invariants as of one moment: writers go on, and are not seen."""
-    async with db.snapshot() as tx:
-        with _progress() as progress:
-            return [await _verify(tx, invariant, progress) for invariant in INVARIANTS]
+async def _verify(db: Db) -> list[Report]:
+    with _progress() as progress:
+        task = progress.add_task("", total=None)
 
+        def told(report: Report) -> None:
+            progress.update(task, description=f"{report.claim}: {report.checked} checked")
 
-async def _verify(tx: Tx, invariant: Invariant, progress: Progress) -> Report:
-    report = Report(invariant.name, invariant.claim)
-    task = progress.add_task(invariant.claim, total=None)
-    async for finding in invariant.findings(tx):
-        report.checked += finding.checked
-        report.drifts += len(finding.drifts)
-        report.named = [*report.named, *finding.drifts][:DRIFTS_NAMED_MAX]
-        progress.update(task, description=f"{invariant.claim}: {report.checked} checked")
-    progress.update(task, total=1, completed=1)
-    return report
+        return await verify(db, told)
 
 
 @contextmanager

@@ -24,11 +24,18 @@ from picopay.access import service as access
 from picopay.access.model import DEFAULT_MERCHANT
 from picopay.app import server_app
 from picopay.cli import shared_metrics
-from picopay.cli.context import PAYMENT_SECRET, DataDir, on_database, prepared, with_payment_secret
+from picopay.cli.context import (
+    PAYMENT_SECRET,
+    DataDir,
+    check_tracing,
+    on_database,
+    prepared,
+    with_payment_secret,
+)
 from picopay.cli.errors import CommandFailed, err
 from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
-from picopay.infra import draining, logs
+from picopay.infra import draining, logs, tracing
 from picopay.infra import settings as env
 from picopay.infra.db import Db
 from picopay.infra.logs import log
@@ -74,6 +81,7 @@ def serve(
         _listening(host, port) as listener,
         prepared(data_dir, ephemeral=ephemeral) as (settings, lease),
     ):
+        check_tracing(settings)
         servers = lease.servers if lease else None
         settings.picopay_worker = settings.picopay_worker and not no_worker
         _refuse_without_provider(settings)
@@ -212,6 +220,7 @@ def application() -> ASGIApp:
         # A server process whose supervisor was killed would go on serving unsupervised.
         die_with_parent(signal.SIGTERM, supervisor.pid)
         shared_metrics.hold()
+    tracing.start(settings)
     app = server_app(settings)
     if settings.shutdown_drain_seconds > 0:
         _drain_first(settings.shutdown_drain_seconds)

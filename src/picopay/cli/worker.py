@@ -7,9 +7,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from picopay.cli.context import DataDir, prepared, with_payment_secret
+from picopay.cli.context import DataDir, check_tracing, prepared, with_payment_secret
 from picopay.cli.errors import CommandFailed
-from picopay.infra import logs, metrics
+from picopay.infra import logs, metrics, tracing
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings
 from picopay.worker import Worker
@@ -33,6 +33,7 @@ def worker(
     if metrics_port is not None:
         _show_metrics(metrics_host, metrics_port)
     with prepared(data_dir, create=False) as (settings, lease):
+        check_tracing(settings)
         with_payment_secret(settings)
         logs.configure(settings.log_level, settings.log_format)
         if lease is not None:
@@ -62,8 +63,10 @@ async def _work(settings: Settings, *, samples: bool) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+    tracing.start(settings)
     background = Worker(settings, samples=samples)
     log.info("worker.started", picopay_url=settings.picopay_url)
     await stopping.wait()
     await background.stop()
+    await asyncio.to_thread(tracing.stop)
     log.info("worker.stopped")

@@ -19,6 +19,7 @@ from picopay.fake_payments.schemas import (
 )
 from picopay.fake_payments.service import Odds
 from picopay.idempotency.rules import parse_key
+from picopay.infra import tracing
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, parse
 from picopay.infra.logs import log, request_id_var
@@ -63,7 +64,7 @@ async def post_payment(request: Request) -> Response:
     body = parse(await body_of(request), FakePaymentIn)
     command = body.to_command(parse_key(keys), state.settings)
     odds = Odds(state.settings.fake_payment_success_rate, state.chance)
-    made = await service.create(state.db, command, odds, request_id_var.get())
+    made = await service.create(state.db, command, odds, tracing.origin(request_id_var.get()))
     accepted = FakePaymentAcceptedOut(made.payment.id)
     if made.replayed:
         return Json(accepted, headers={"Idempotent-Replayed": "true"})

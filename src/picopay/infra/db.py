@@ -5,7 +5,7 @@ that takes `tx` joins its caller's, and nobody else writes BEGIN, COMMIT or ROLL
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from time import monotonic
@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import Pool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from picopay.infra import metrics, sessions
+from picopay.infra import metrics, pools, sessions
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings
 from picopay.infra.sqlstates import DEADLOCK, SERIALIZATION, sqlstate
@@ -79,7 +79,7 @@ class Db:
         pool_size: int = 10,
         max_overflow: int = 20,
         command_timeout_seconds: float | None = COMMAND_TIMEOUT_SECONDS,
-        session: Mapping[str, str] = sessions.REQUESTS,
+        session: sessions.Kind = sessions.REQUESTS,
     ) -> None:
         # AUTOCOMMIT means that SQLAlchemy sends no BEGIN of its own; `begin` does.
         self._engine = create_async_engine(
@@ -92,10 +92,11 @@ class Db:
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": command_timeout_seconds,
-                "server_settings": dict(session),
+                "server_settings": session.settings,
             },
         )
         event.listen(self._engine.sync_engine, "connect", sessions.prepare)
+        self._waits = pools.watch(session.name, self._engine, pool_size + max_overflow)
         self.on_lost: Callable[[], None] = lambda: None  # told of each broken connection
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -189,8 +190,7 @@ class Db:
     async def _forget(self, pool: Pool) -> None:
         """After one broken connection, trust none of the idle ones: a restart broke them all.
 
-        They are closed in the background, and those in use when they are given back, for the sake
-        of the server's `max_connections`.
+        Closed in the background, and in use when given back, for the server's `max_connections`.
         """
         if pool is not self._engine.sync_engine.pool:
             return
@@ -248,7 +248,8 @@ class Db:
     async def connect(self) -> AsyncConnection:
         """A connection, to be closed by the caller. Raises `DatabaseUnavailable`."""
         try:
-            return await self._engine.connect()
+            with self._waits.time():
+                return await self._engine.connect()
         except (
             *(OSError, TimeoutError, DBAPIError, asyncpg.PostgresError),
             *(asyncpg.InterfaceError, asyncpg.InternalClientError),

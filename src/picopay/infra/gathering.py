@@ -5,6 +5,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from opentelemetry.trace import Span
+
+from picopay.infra import tracing
 from picopay.infra.logs import log
 from picopay.kernel.errors import Overloaded, Refused
 
@@ -18,6 +21,7 @@ QUEUE_MAX: Final = 10_000
 class _Waiting(NamedTuple, Generic[C, R]):
     command: C
     result: asyncio.Future[R]
+    span: Span | None
 
 
 class Gatherer(Generic[C, R]):
@@ -40,7 +44,8 @@ class Gatherer(Generic[C, R]):
             raise Overloaded("the server is shutting down")
         if len(self._queue) >= QUEUE_MAX:
             raise Overloaded(f"{len(self._queue)} {self._what} are waiting already")
-        waiting = _Waiting[C, R](command, asyncio.get_running_loop().create_future())
+        result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(command, result, tracing.current())
         self._queue.append(waiting)
         self._arrived.set()
         return await waiting.result
@@ -64,7 +69,8 @@ class Gatherer(Generic[C, R]):
     async def _settle(self, batch: Sequence[_Waiting[C, R]]) -> None:
         """All together; if that fails by halves, so that who fails, fails alone."""
         try:
-            results = await self._commit([waiting.command for waiting in batch])
+            with tracing.batch(self._what, (waiting.span for waiting in batch)):
+                results = await self._commit([waiting.command for waiting in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must be answered
             if len(batch) > 1 and not isinstance(error, Refused):
                 log.warning("batch.isolated", what=self._what, size=len(batch), error=str(error))

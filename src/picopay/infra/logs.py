@@ -13,6 +13,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from picopay.infra import tracing
+
 # The id of the request at work, for every line that is written on its behalf.
 request_id_var: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -25,6 +27,8 @@ def _stamp(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     event["timestamp"] = _now()
     if "request_id" not in event and (request_id := request_id_var.get()) is not None:
         event["request_id"] = request_id
+    if (trace_id := tracing.trace_id()) is not None:
+        event["trace_id"] = trace_id
     return event
 
 
@@ -46,6 +50,8 @@ def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
     common: dict[str, object] = {"event": event, "level": "info"}
     if (request_id := request_id_var.get()) is not None:
         common["request_id"] = request_id
+    if (trace_id := tracing.trace_id()) is not None:
+        common["trace_id"] = trace_id
     _gathered.add([row | common for row in rows])
 
 

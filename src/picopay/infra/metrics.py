@@ -5,6 +5,9 @@ With several server processes prometheus-client shares counters through files in
 No metric has a user, a key or a URL as its label.
 """
 
+from contextlib import suppress
+from pathlib import Path
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -16,8 +19,12 @@ from prometheus_client import (
     generate_latest,
     start_http_server,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import (
+    MultiProcessCollector,
+    mark_process_dead,  # pyright: ignore[reportUnknownVariableType] - untyped
+)
 
+from picopay.infra.processes import Processes, is_running
 from picopay.infra.settings import metrics_folder
 
 # When each series began: nothing needs it, and several processes together do not tell it at all.
@@ -55,6 +62,11 @@ batch_seconds = Histogram(
 queue_depth = Gauge(
     "charge_queue_depth", "Charges accepted and not yet decided.", multiprocess_mode="livesum"
 )
+queue_limit = Gauge(
+    "charge_queue_limit",
+    "Charges that may wait: beyond it they are refused.",
+    multiprocess_mode="livesum",
+)
 set_aside = Counter(
     "charge_set_aside_total", "Charges that waited: their payer or merchant was locked elsewhere."
 )
@@ -75,6 +87,45 @@ commits_in_doubt = Counter(
 transactions_retried = Counter(
     "database_transactions_retried_total",
     "Transactions run again after a deadlock, a serialization failure or a lost connection.",
+)
+database_up = Gauge(
+    "database_up",
+    "1 while PostgreSQL answers this process, 0 while it does not; asked every few seconds.",
+    multiprocess_mode="livemin",
+)
+connections_in_use = Gauge(
+    "database_connections_in_use",
+    "Connections in use, sampled every few seconds, by what their pool is for.",
+    ["pool"],
+    multiprocess_mode="livesum",
+)
+connections_max = Gauge(
+    "database_connections_max",
+    "Connections that the pool may open.",
+    ["pool"],
+    multiprocess_mode="livesum",
+)
+connection_waits = Histogram(
+    "database_connection_wait_seconds",
+    "How long was waited for a connection of a pool.",
+    ["pool"],
+    buckets=(0.0005, 0.002, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
+)
+ledger_drift = Gauge(
+    "ledger_drift",
+    "Drifts that the last check of the ledger named, by invariant: anything but 0 is an incident.",
+    ["invariant"],
+    multiprocess_mode="livemax",
+)
+ledger_checked = Gauge(
+    "ledger_checked_timestamp_seconds",
+    "When the ledger was last checked; 0 where another process sees to it.",
+    multiprocess_mode="livemax",
+)
+ledger_check_seconds = Gauge(
+    "ledger_check_seconds",
+    "How long the last check of the ledger took.",
+    multiprocess_mode="livemax",
 )
 cache_lookups = Counter("replay_cache_lookups_total", "Redis replay look-ups.", ["result"])
 cache_hits = cache_lookups.labels("hit")
@@ -124,6 +175,9 @@ transfers_received = Counter(
     "Transaction webhooks: accepted, repeated, conflicting.",
     ["outcome"],
 )
+# There from the start: an increase is seen only of what was there before.
+for _outcome in ("accepted", "repeated", "conflicting"):
+    transfers_received.labels(_outcome)
 orders = Counter("orders_total", "Orders placed.")
 orders_paid = Counter("orders_paid_total", "Orders paid.")
 orders_canceled = Counter("orders_canceled_total", "Orders canceled, by whom or what ever.")
@@ -161,7 +215,18 @@ def serve(host: str, port: int) -> None:
 def page() -> tuple[bytes, str]:
     """The metrics of all processes in Prometheus' text format, with its content type."""
     registry = REGISTRY
-    if metrics_folder() is not None:
+    if (folder := metrics_folder()) is not None:
         registry = CollectorRegistry()
+        registry.register(Processes(_living(folder)))
         MultiProcessCollector(registry)
     return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _living(folder: Path) -> set[int]:
+    """The processes that share the folder. What one that was killed was at counts no longer."""
+    pids = {int(path.stem.rpartition("_")[2]) for path in folder.glob("*_*.db")}
+    dead = {pid for pid in pids if not is_running(pid)}
+    for pid in dead:
+        with suppress(FileNotFoundError):  # another process was asked at the same time
+            mark_process_dead(pid, str(folder))
+    return pids - dead

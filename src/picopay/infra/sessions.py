@@ -1,12 +1,20 @@
 """What PostgreSQL is told about each of our sessions: its role, and how long it may be silent."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 APP_ROLE: Final = "picopay_app"
 
+
+class Kind(NamedTuple):
+    """What sessions of a pool are for, as metrics name it, and what PostgreSQL is told of them."""
+
+    name: str
+    settings: dict[str, str]
+
+
 # A session that hangs gives its locks back, whoever froze it and wherever in a transaction: while
 # it is idle, while a statement runs, while the network is silent.
-REQUESTS: Final = {
+_ALL: Final = {
     "application_name": "picopay",
     "idle_in_transaction_session_timeout": "10s",
     "statement_timeout": "12s",
@@ -16,18 +24,20 @@ REQUESTS: Final = {
     "tcp_keepalives_count": "3",
     "timezone": "UTC",
 }
+REQUESTS: Final = Kind("requests", _ALL)
 
 # For work that others' work waits for. Its statements look rows up by key: they are planned once,
 # since planning costs as much as running them, and not as scans because a table was small then.
-RESERVED: Final = REQUESTS | {
+_RESERVED: Final = {
     "lock_timeout": "250ms",
     "statement_timeout": "3s",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
 }
+RESERVED: Final = Kind("reserved", _ALL | _RESERVED)
 
 # For work that comes back later: of a row that is locked for long it lets go, for the others' sake.
-BACKGROUND: Final = REQUESTS | {"lock_timeout": "250ms"}
+BACKGROUND: Final = Kind("background", _ALL | {"lock_timeout": "250ms"})
 
 # PostgreSQL counts a statement's time only from when it has all of it; since version 17 it can
 # count a transaction's.

@@ -134,6 +134,12 @@ class Settings(BaseSettings):
     outbox_retention_days: float = Field(
         default=30, gt=0, description="For how long events are kept once they are done."
     )
+    ledger_check_interval_seconds: float = Field(
+        default=3600,
+        ge=0,
+        description="How often one of the processes that show metrics checks the whole ledger, as "
+        "`picopay ledger check` does, for `ledger_drift`; 0: never.",
+    )
     picopay_worker: bool = Field(
         default=True,
         description="Whether `picopay serve` does background work too; `--no-worker` says no.",
@@ -250,6 +256,11 @@ class Settings(BaseSettings):
         "answers 503 and every answer closes its connection, so that a load balancer sends nobody "
         "more. A second SIGTERM, or SIGINT, ends it at once.",
     )
+    otel_exporter_otlp_endpoint: str | None = Field(
+        default=None,
+        description="Where traces are sent by OTLP/HTTP, such as `http://localhost:4318`; "
+        "OpenTelemetry's other variables hold as well. Unset: nothing is traced.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe log line that is written."
     )
@@ -292,10 +303,10 @@ class Settings(BaseSettings):
             raise ValueError("a secret that decodes to nothing is none")
         return secrets
 
-    @field_validator("picopay_url")
+    @field_validator("picopay_url", "otel_exporter_otlp_endpoint")
     @classmethod
-    def _without_slash(cls, url: str) -> str:
-        return http_url(url).rstrip("/")
+    def _without_slash(cls, url: str | None) -> str | None:
+        return None if url is None else http_url(url).rstrip("/")
 
     @property
     def production(self) -> bool:

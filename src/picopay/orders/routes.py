@@ -14,7 +14,7 @@ from picopay.access.model import Grant, Rule, Scope
 from picopay.access.signatures import require_signed
 from picopay.idempotency.errors import KeyInvalid
 from picopay.idempotency.rules import parse_key
-from picopay.infra import metrics
+from picopay.infra import metrics, tracing
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, parse
 from picopay.infra.logs import log, log_all, request_id_var
@@ -75,7 +75,7 @@ async def post_order(request: Request) -> Response:
     keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if (key := parse_key(keys)) is None:
         raise KeyInvalid("send an Idempotency-Key header: it makes a retry safe")
-    command = body.to_command(key, request_id_var.get())
+    command = body.to_command(key, tracing.origin(request_id_var.get()))
     limits: Limits = request.app.state.limits
     grant: Grant | None = None
     try:

@@ -11,6 +11,7 @@ from uuid import UUID
 from picopay.catalog import service as catalog
 from picopay.idempotency import service as idempotency
 from picopay.idempotency.model import KeyId, Operation
+from picopay.infra import tracing
 from picopay.infra.ids import new_id
 from picopay.infra.json import dump
 from picopay.infra.logs import request_id_var
@@ -210,7 +211,7 @@ async def _later(
 ) -> None:
     body = dump({"order_id": order_id, "payment_id": payment_id})
     aggregate, consumers = aggregate_of(order_id), (timer.consumer,)
-    request_id = request_id_var.get()
+    request_id = tracing.origin(request_id_var.get())
     event = NewEvent(
         new_id(), timer.type, aggregate, consumers, body, delay_seconds, request_id=request_id
     )

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
-from picopay.infra import metrics
-from picopay.infra.db import Db
+from picopay.infra import metrics, pools
+from picopay.infra.db import ConnectionLost, DatabaseUnavailable, Db
 from picopay.infra.logs import log
 from picopay.outbox import rules, service
 
@@ -19,7 +19,7 @@ ROUNDS_HELD: Final = 3
 Work = Callable[[], Awaitable[None]]
 
 
-class _Rounds:
+class Rounds:
     """Each chore in a task of its own, again and again until `stop`."""
 
     def __init__(self, *chores: tuple[str, float, Work]) -> None:
@@ -54,7 +54,7 @@ class Chores:
         self._db = db
         self._owner = owner
         self._retention_days = retention_days
-        self._rounds = _Rounds(
+        self._rounds = Rounds(
             ("sweep", SWEEP_SECONDS, self._sweep), ("prune", PRUNE_SECONDS, self._prune)
         )
 
@@ -77,20 +77,26 @@ class Chores:
 
 
 class Sampler:
-    """Measures the queue for this process's metrics page, whoever works.
+    """Measures queue, database and pools for this process's metrics page, whoever works.
 
     A duty would not do: who holds it may show no page.
     """
 
     def __init__(self, db: Db) -> None:
         self._db = db
-        self._rounds = _Rounds(("sample", SAMPLE_SECONDS, self._sample))
+        self._rounds = Rounds(("sample", SAMPLE_SECONDS, self._sample))
 
     async def stop(self) -> None:
         await self._rounds.stop()
 
     async def _sample(self) -> None:
-        depth = await service.depth(self._db)
+        pools.measure()
+        try:
+            depth = await service.depth(self._db)
+        except (ConnectionLost, DatabaseUnavailable):
+            metrics.database_up.set(0)
+            raise
+        metrics.database_up.set(1)
         metrics.outbox_pending.set(depth.pending)
         metrics.outbox_due.set(depth.due)
         metrics.outbox_blocked.set(depth.blocked)

@@ -1,10 +1,12 @@
 """Who handles events, and how."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from picopay.infra import tracing
 from picopay.infra.tx import Tx
 from picopay.outbox.model import Event
 
@@ -45,3 +47,15 @@ class Consumer:
 
     def __post_init__(self) -> None:
         assert (self.together is None) != (self.alone is None), self.name
+
+
+def traced(consumer: Consumer, events: Sequence[Event]) -> AbstractContextManager[None]:
+    """What it does with them, in the traces of the requests that made them."""
+    return tracing.handling(consumer.name, [(event.type, event.traceparent) for event in events])
+
+
+async def call(consumer: Consumer, event: Event) -> None:
+    """For a consumer that handles events alone. Raises whatever it does."""
+    assert consumer.alone is not None
+    with traced(consumer, [event]):
+        await consumer.alone(event)

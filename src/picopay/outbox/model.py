@@ -21,11 +21,14 @@ class NewEvent(NamedTuple):
     body: bytes
     delay_seconds: float = 0
     ordered: bool = False
-    request_id: str | None = None
+    request_id: str | None = None  # as `tracing.origin` gives it, with the request's trace
 
 
 class Event(NamedTuple):
-    """A fact as the log keeps it; `seq` counts the aggregate's events."""
+    """A fact as the log keeps it; `seq` counts the aggregate's events.
+
+    `traceparent` leads to the trace of the request that made it, if that was traced.
+    """
 
     aggregate: str
     seq: int
@@ -34,6 +37,7 @@ class Event(NamedTuple):
     body: bytes
     request_id: str | None
     occurred_at: datetime
+    traceparent: str | None = None
 
 
 class Holder(NamedTuple):

@@ -27,7 +27,7 @@ from picopay.infra.sqlstates import WAITED, sqlstate
 from picopay.kernel.errors import Overloaded, Refused
 from picopay.outbox import rules, service
 from picopay.outbox.bell import Bell
-from picopay.outbox.consumer import Consumer
+from picopay.outbox.consumer import Consumer, call
 from picopay.outbox.errors import LeaseLost, Permanent
 from picopay.outbox.model import Claim, Holder, Key
 from picopay.outbox.pace import LOOK_BACK_SECONDS, POLL_SECONDS_MAX, Pace
@@ -211,7 +211,7 @@ class _Lane:
         try:
             async with asyncio.timeout(self._consumer.deadline_seconds):
                 if self._consumer.alone is not None:
-                    await self._consumer.alone(claims[0].event)
+                    await call(self._consumer, claims[0].event)
                     await self._acknowledge(claims)
                 else:
                     work = partial(service.handle_together, self._db, self._consumer, claims)

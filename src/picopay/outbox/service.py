@@ -8,7 +8,7 @@ from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.infra.tx import Tx
 from picopay.outbox import chores_store, rules, store
-from picopay.outbox.consumer import Consumer, WhenDead
+from picopay.outbox.consumer import Consumer, WhenDead, traced
 from picopay.outbox.errors import LeaseLost
 from picopay.outbox.model import (
     ALL_TIME_SECONDS,
@@ -57,15 +57,16 @@ async def handle_together(
     What was proven before is acknowledged only. Raises `LeaseLost`, and whatever the handler does.
     """
     assert consumer.together is not None
-    async with db.begin(lock_timeout_ms=lock_timeout_ms) as tx:
-        settled = await store.settle(tx, claims)
-        if lost := {claim.key for claim in claims} - settled.mine:
-            raise LeaseLost(lost)
-        events = [claim.event for claim in claims if claim.key in settled.new]
-        if events:
-            await consumer.together(tx, events)
-    if events and consumer.on_done is not None:
-        consumer.on_done(events)
+    with traced(consumer, [claim.event for claim in claims]):
+        async with db.begin(lock_timeout_ms=lock_timeout_ms) as tx:
+            settled = await store.settle(tx, claims)
+            if lost := {claim.key for claim in claims} - settled.mine:
+                raise LeaseLost(lost)
+            events = [claim.event for claim in claims if claim.key in settled.new]
+            if events:
+                await consumer.together(tx, events)
+        if events and consumer.on_done is not None:
+            consumer.on_done(events)
 
 
 async def acknowledge(db: Db, claims: Sequence[Claim]) -> set[Key]:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from picopay.infra import tracing
 from picopay.infra.tx import Tx, bigints, texts
 from picopay.outbox.model import Claim, Event, Key, NewEvent, Reason
 
@@ -196,7 +197,13 @@ async def claim(
     tx: Tx, consumer: str, limit: int, lease: Lease, look_back_seconds: float
 ) -> list[Claim]:
     rows = await tx.driver.fetch(_CLAIM, consumer, limit, *lease, look_back_seconds)
-    return [Claim(Event(*row[:7]), consumer, lease.token, *row[7:]) for row in rows]
+    return [Claim(_event(row), consumer, lease.token, *row[7:]) for row in rows]
+
+
+def _event(row: Any) -> Event:  # noqa: ANN401 - a driver's row
+    aggregate, seq, event_id, kind, body, kept, occurred_at = row[:7]
+    request_id, traceparent = tracing.split(kept)
+    return Event(aggregate, seq, event_id, kind, body, request_id, occurred_at, traceparent)
 
 
 async def acknowledge(tx: Tx, claims: Sequence[Claim]) -> set[Key]:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from picopay.access import guards
 from picopay.access.model import Caller, Scope
 from picopay.access.signatures import require_signed
-from picopay.infra import metrics
+from picopay.infra import metrics, tracing
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, parse
 from picopay.infra.logs import log, log_all, request_id_var
@@ -59,7 +59,7 @@ async def post_webhook(request: Request) -> Response:
     _verify(request, raw)
     command = parse(raw, TransferIn).to_command()
     batcher: Batcher = request.app.state.transfers
-    receipt = await batcher.receive(command, request_id_var.get())
+    receipt = await batcher.receive(command, tracing.origin(request_id_var.get()))
     metrics.transfers_received.labels(receipt).inc()
     if receipt is Receipt.CONFLICTING:
         log.warning(CONFLICTING, transaction_id=command.transaction_id)

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from tests.integration.catalog.shop import a_product, counted, move
 
-from picopay.cli.ledger import verify
+from picopay.audit import verify
 from picopay.infra.db import Db
 
 ID: Final = "0198c0de-0000-7000-8000-000000000001"
