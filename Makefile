@@ -33,11 +33,12 @@ test-nightly: setup-dev  ## the long tests: every kill at every point, and minut
 test-one: setup-dev  ## run one test: make test-one T=tests/unit/kernel
 	$(BIN)/python -m pytest $(T)
 
-check: setup-dev check-deploy  ## format, lint, types, import contracts, deployment files, unit and tidy tests
+check: setup-dev check-deploy  ## format, lint, types, import contracts, deployment files, alerts, unit and tidy tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_alerts.py
 	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/tidy tests/deploy
 
 # A patch is part of a resource, and a kustomization none: what is left is whole.
@@ -62,8 +63,9 @@ seed: setup  ## user 1 with exactly 1000.00 USD, and a shop of five products
 	$(BIN)/python scripts/setup_test_user.py
 	$(BIN)/python scripts/seed_data.py
 
-docs: setup-dev  ## write the reference pages from the code
+docs: setup-dev  ## write the reference pages and the dashboards from the code
 	$(BIN)/python scripts/write_reference.py
+	$(BIN)/python scripts/write_dashboards.py
 
 docs-site: setup-dev  ## make a site of all pages in build/site; a broken link fails
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/site
@@ -83,9 +85,9 @@ secrets:  ## draw the secrets of docker-compose.prod.yml into deploy/secrets
 
 lock: $(UV)  ## resolve the dependencies anew and write locks/
 	$(UV) lock --upgrade --quiet
-	$(UV) export --quiet --frozen --no-emit-project --no-header --no-dev --extra embedded --group build -o locks/run.txt
-	$(UV) export --quiet --frozen --no-emit-project --no-header --all-groups --extra embedded -o locks/dev.txt
-	$(UV) export --quiet --frozen --no-emit-project --no-header --no-dev -o locks/image.txt
+	$(UV) export --quiet --frozen --no-emit-project --no-header --no-dev --extra embedded --extra tracing --group build -o locks/run.txt
+	$(UV) export --quiet --frozen --no-emit-project --no-header --all-groups --extra embedded --extra tracing -o locks/dev.txt
+	$(UV) export --quiet --frozen --no-emit-project --no-header --no-dev --extra tracing -o locks/image.txt
 	$(UV) export --quiet --frozen --no-emit-project --no-header --only-group build -o locks/build.txt
 	@! grep -nE '^ *(--(extra-)?index-url|--find-links)|https?://' locks/*.txt
 

@@ -1,6 +1,7 @@
 """`picopay serve --workers 2`: one page of metrics, one log, and nothing left behind."""
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tests.conftest import Stores
 from tests.embedded.world import is_alive, wait_until
 from tests.processes import Server, get
+from tests.promql import asked_for_by_alerts
 
 from picopay.cli import shared_metrics
 from picopay.embedded.locks import Lock
@@ -24,6 +26,7 @@ def pair(clean: Stores, tmp_path: Path) -> Iterator[Server]:
         "REDIS_URL": clean.redis_url,
         "PICOPAY_ENV": "development",
         "LOG_LEVEL": "INFO",
+        "LEDGER_CHECK_INTERVAL_SECONDS": "0.2",
         "TMPDIR": str(tmp_path / "tmp"),
     }
     server = Server(tmp_path / "data", workers=2, environment=environment)
@@ -57,6 +60,16 @@ def test_the_page_of_several_processes_shows_what_is_documented(pair: Server) ->
     page = get(pair.port, "/metrics")[1]
     assert 'charge_requests_total{status="success"}' in page
     assert "_created" not in page
+
+
+def test_the_page_of_several_processes_shows_all_that_alerts_ask_for(pair: Server) -> None:
+    """But reasons of what has not happened."""
+
+    def missing() -> set[str]:
+        page = get(pair.port, "/metrics")[1].splitlines()
+        return asked_for_by_alerts() - {re.split("[{ ]", line)[0] for line in page}
+
+    wait_until(lambda: missing() == {"signatures_rejected_total"})
 
 
 def test_what_the_supervisor_says_is_no_error_by_its_event(pair: Server) -> None:
