@@ -14,7 +14,7 @@ from tests.promql import asked_for_by_alerts
 
 from picopay.cli import shared_metrics
 from picopay.embedded.locks import Lock
-from picopay.infra.settings import metrics_folder
+from picopay.infra.environment import metrics_folder
 
 
 @pytest.fixture

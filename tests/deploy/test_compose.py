@@ -11,7 +11,8 @@ from tests.deploy.files import DEV, PROD, ROOT, Document, compose, ours, seconds
 
 from picopay import worker
 from picopay.cli import serve
-from picopay.infra.settings import PLACEHOLDERS, Settings
+from picopay.infra.placeholders import PLACEHOLDERS
+from picopay.infra.settings import Settings
 
 NAMES = {name.upper() for name in Settings.model_fields}
 # The command line says whether there is a worker, and the image where data is kept.

@@ -24,16 +24,16 @@ def told() -> dict[str, str]:
 
 
 def test_all_that_sessions_are_told_is_told_by_the_connect_query() -> None:
-    wanted = {name: limit for name, limit in sessions.REQUESTS.items() if name not in KEPT}
+    wanted = {name: limit for name, limit in sessions.REQUESTS.settings.items() if name not in KEPT}
     # The strictest of all pools: whoever may wait longer for a lock says so in its transaction.
-    wanted["lock_timeout"] = sessions.RESERVED["lock_timeout"]
+    wanted["lock_timeout"] = sessions.RESERVED.settings["lock_timeout"]
     wanted["transaction_timeout"] = "30s"
     assert told() == wanted
 
 
 def test_what_a_connection_asks_for_at_its_start_is_not_refused() -> None:
     ignored = set(read()["ignore_startup_parameters"].split(","))
-    assert ignored == (sessions.RESERVED.keys() | sessions.BACKGROUND.keys()) - KEPT
+    assert ignored == (sessions.RESERVED.settings.keys() | sessions.BACKGROUND.settings.keys()) - KEPT
 
 
 def test_prepared_statements_are_kept() -> None:

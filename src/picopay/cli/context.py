@@ -23,7 +23,8 @@ from picopay.infra import tracing
 from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
-from picopay.infra.settings import PLACEHOLDERS, Settings
+from picopay.infra.placeholders import PLACEHOLDERS
+from picopay.infra.settings import Settings
 
 T = TypeVar("T")
 

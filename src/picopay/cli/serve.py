@@ -35,12 +35,12 @@ from picopay.cli.context import (
 from picopay.cli.errors import CommandFailed, err
 from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
-from picopay.infra import draining, logs, tracing
-from picopay.infra import settings as env
+from picopay.infra import draining, environment, logs, tracing
 from picopay.infra.db import Db
 from picopay.infra.logs import log
+from picopay.infra.placeholders import PLACEHOLDERS
 from picopay.infra.protocol import HttpProtocol
-from picopay.infra.settings import PLACEHOLDERS, Settings
+from picopay.infra.settings import Settings
 from picopay.kernel.money import Money
 from picopay.users import service as users
 from picopay.users.model import DepositCommand
@@ -177,7 +177,7 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
 
 
 def _run(settings: Settings, listener: socket.socket, workers: int, *, reload: bool) -> None:
-    env.export(settings)
+    environment.export(settings)
     config = uvicorn.Config(
         "picopay.cli.serve:application",
         factory=True,

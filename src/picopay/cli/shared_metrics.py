@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from picopay.embedded.locks import Lock
-from picopay.infra import settings as env
+from picopay.infra import environment
 
 _PREFIX: Final = "picopay-metrics-"
 _LOCK: Final = "lock"
@@ -27,7 +27,7 @@ def shared() -> Generator[None]:
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         _delete_if_abandoned(path.parent)
     folder, lock = _make()
-    env.share_metrics(folder)
+    environment.share_metrics(folder)
     try:
         yield
     finally:
@@ -37,7 +37,7 @@ def shared() -> Generator[None]:
 
 def hold() -> None:
     """For a server process: it outlives a supervisor that was killed by the requests it has."""
-    folder = env.metrics_folder()
+    folder = environment.metrics_folder()
     assert folder is not None, "the supervisor has made one"
     lock = Lock(folder / _LOCK)
     lock.try_shared()

@@ -24,8 +24,8 @@ from prometheus_client.multiprocess import (
     mark_process_dead,  # pyright: ignore[reportUnknownVariableType] - untyped
 )
 
+from picopay.infra.environment import metrics_folder
 from picopay.infra.processes import Processes, is_running
-from picopay.infra.settings import metrics_folder
 
 # When each series began: nothing needs it, and several processes together do not tell it at all.
 disable_created_metrics()

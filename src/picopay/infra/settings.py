@@ -1,6 +1,5 @@
 """Every setting, read once from the environment, `.env` and files; nothing else reads them."""
 
-import os
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -14,22 +13,6 @@ from picopay.infra.networks import networks
 from picopay.infra.urls import http_url, sqlalchemy_url
 from picopay.kernel.money import EXPONENTS
 from picopay.kernel.signing import Scheme, is_key
-
-# Values that stand in examples, compose files and tutorials, ours and other people's.
-PLACEHOLDERS = frozenset(
-    {
-        "change-me",
-        "changeme",
-        "dev-admin-secret",
-        "dev-webhook-secret",
-        "password",
-        "secret",
-        "test",
-        "your-api-key",
-        "your-secret-api-key",
-        "your-secret-api-key-change-in-production",
-    }
-)
 
 # What the fake payment provider's knobs may be turned to, here and for each payment.
 FAKE_PAYMENT_DELAY_SECONDS_MAX: Final = 86_400
@@ -340,22 +323,3 @@ class Settings(BaseSettings):
 
 def _several(secrets: str | None) -> list[str]:
     return [secret for part in (secrets or "").split(",") if (secret := part.strip())]
-
-
-def export(settings: Settings) -> None:
-    """Hand the resolved settings to the processes that this one starts."""
-    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
-        os.environ[name.upper()] = str(value)
-
-
-_METRICS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
-
-
-def share_metrics(directory: Path) -> None:
-    """Where prometheus-client's processes share their counters; it reads only the environment."""
-    os.environ[_METRICS_DIR] = str(directory)
-
-
-def metrics_folder() -> Path | None:
-    """None when there is only one process."""
-    return Path(os.environ[_METRICS_DIR]) if _METRICS_DIR in os.environ else None
