@@ -1,25 +1,31 @@
-"""HTTP/1.1 as uvicorn speaks it, with three things that it lacks.
+"""HTTP/1.1 as uvicorn speaks it, with what it lacks.
 
-A bound on what a request may say besides its body: one long header or trailer, sent without any
-key, would be gathered and copied until the process stood still. One system call for an answer, not
-two. And a cheap way to ask whether the client is still there.
+Bounds, in bytes, in number and in time, on what anybody may send without any key. A strict reading
+of what frames a message: what two servers could read differently is refused, so that no request
+hides in another. Upgrades that are offered are passed over, as RFC 9110 wants (section 7.8). One
+system call for an answer, not two. And a cheap way to ask whether the client is still there.
 """
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from picopay.infra.logs import log
 
 HEAD_BYTES_MAX: Final = 64 * 1024
+URL_BYTES_MAX: Final = 8 * 1024
+HEADERS_MAX: Final = 100
+# From a request's first byte to its last, and from a connection to its first request.
+ARRIVAL_SECONDS_MAX: Final = 30.0
+LOOK_SECONDS: Final = 5.0
 
 _HUNG_UP: Final = "picopay.hung_up"
-
-_TOO_LARGE: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"connection: close\r\ncontent-length: 0\r\n\r\n"
-)
+_VERSIONS: Final = ("1.1", "1.0")
 
 
 def hung_up(scope: Scope) -> Callable[[], bool]:
@@ -31,44 +37,158 @@ def _never() -> bool:
     return False
 
 
+class _Refused(Exception):
+    """Thrown through the parser, which then reads no further."""
+
+
 class HttpProtocol(HttpToolsProtocol):
-    """Answers 431 (RFC 6585, section 5) and closes, once a head or a trailer is too long."""
+    """Refuses by a bare status, and closes: it is not known where a next request would begin."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
         self._besides_body = 0  # bytes since the message began, or since the last of its body
+        self._fault = HTTPStatus.BAD_REQUEST
+        self._in_body = False
+        self._heard = False
+        self._arriving_since: float | None = None
+        self._unsent_bytes = 0
         self._lost = False
+        self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Gathering(transport, self.loop))  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
+        self._arriving_since = self.loop.time()
+        self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
 
     def data_received(self, data: bytes) -> None:
         if self._besides_body > HEAD_BYTES_MAX:
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
         self._besides_body += len(data)
-        super().data_received(data)
+        self._heard = True
+        self._unset_keepalive_if_required()
+        if self._arriving_since is None:
+            self._arriving_since = self.loop.time()
+        while data:
+            data = self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        """What is to be fed next: after an offered upgrade the same again, without the offer."""
+        try:
+            self._reader.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            return self._head_without_upgrade() + data[upgrade.args[0] :]
+        except HttpParserError:
+            self._refuse(self._fault)
+        return b""
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self._reader.get_method(), self._reader.get_http_version().encode()
+        lines = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([method + b" " + self.url + b" HTTP/" + version, *lines, b"", b""])
 
     def on_message_begin(self) -> None:
         self._besides_body = 0
+        self._arriving_since = self.loop.time()
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        fault = self._wrong_with_head()
+        if fault is not None:
+            self._fault = fault
+            raise _Refused
+        if self._reader.should_upgrade():
+            return
+        self._in_body = True
+        super().on_headers_complete()
+        # Not the exchange's own word for it: that would tie each request into a reference cycle.
+        cast("Scope", self.scope)[_HUNG_UP] = self._is_lost
+
+    def _wrong_with_head(self) -> HTTPStatus | None:
+        """What the parser lets pass, and others may read otherwise (RFC 9112, 3.2 and 6.1)."""
+        version = self._reader.get_http_version()
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
+        if version not in _VERSIONS:
+            return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+        if len(self.url) > URL_BYTES_MAX:
+            return HTTPStatus.REQUEST_URI_TOO_LONG
+        if len(names) > HEADERS_MAX:
+            return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        if hosts > 1 or (hosts == 0 and version == "1.1") or b"#" in self.url:
+            return HTTPStatus.BAD_REQUEST
+        if self._reader.get_method() == b"CONNECT":
+            return HTTPStatus.NOT_IMPLEMENTED
+        return self._wrong_with_framing(version) if b"transfer-encoding" in names else None
+
+    def _wrong_with_framing(self, version: str) -> HTTPStatus | None:
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if version == "1.0":
+            return HTTPStatus.BAD_REQUEST
+        return None if codings == [b"chunked"] else HTTPStatus.NOT_IMPLEMENTED
 
     def on_body(self, body: bytes) -> None:
         self._besides_body = 0
         super().on_body(body)
 
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        # Not the exchange's own word for it: that would tie each request into a reference cycle.
-        cast("Scope", self.scope)[_HUNG_UP] = self._is_lost
+    def on_message_complete(self) -> None:
+        self._arriving_since = None
+        if not self._reader.should_upgrade():
+            self._in_body = False
+            super().on_message_complete()
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer and close; but never so that it is taken for the answer to an earlier request."""
+        cycle = self._unanswered()
+        if cycle is not None and not self._in_body:
+            cycle.keep_alive = False  # it is whole: its answer is the last one here
+            return
+        own = cycle is not None and not cycle.response_started and not self.pipeline
+        if own or not self._in_body:
+            log.warning("http.refused", status=status)
+            told = f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            self.transport.write(told.encode() + b"connection: close\r\ncontent-length: 0\r\n\r\n")
+        self.transport.close()
+
+    def _look(self) -> None:
+        """Close what is stuck. Now and then: a timer for each request would cost more."""
+        self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
+        now, unsent_bytes = self.loop.time(), self.transport.get_write_buffer_size()
+        if unsent_bytes and unsent_bytes == self._unsent_bytes:
+            self.transport.abort()  # nobody reads what we answer
+        self._unsent_bytes = unsent_bytes
+        if self._arriving_since is None:
+            return
+        if self._keeps_client_waiting():
+            self._arriving_since = now
+        elif now - self._arriving_since > ARRIVAL_SECONDS_MAX:
+            if self._heard:
+                self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+            else:
+                self.transport.close()
+
+    def _keeps_client_waiting(self) -> bool:
+        cycle = self._unanswered()
+        return self.flow.read_paused or (cycle is not None and cycle.waiting_for_100_continue)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         super().connection_lost(exc)
 
     def _is_lost(self) -> bool:
         return self._lost
+
+    @property
+    def _reader(self) -> HttpRequestParser:
+        return cast("HttpRequestParser", self.parser)  # None only once the connection is lost
+
+    def _unanswered(self) -> RequestResponseCycle | None:
+        """The latest request, unless it has been answered."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first
+        return None if cycle is None or cycle.response_complete else cycle
 
 
 class _Gathering:
