@@ -19,6 +19,7 @@ from picopay.infra.settings import (
     Settings,
 )
 from picopay.infra.urls import URL_LENGTH_MAX, http_url
+from picopay.kernel.errors import Invalid
 from picopay.kernel.money import Money
 
 CURRENCY_DEFAULT: Final = "USD"
@@ -39,7 +40,10 @@ class FakePaymentIn(BaseModel):
     amount: AmountIn
     currency: CurrencyIn = CURRENCY_DEFAULT
     callback_url: _UrlIn | None = Field(
-        None, max_length=URL_LENGTH_MAX, description="Default: PicoPay's own `/payments/callback`."
+        None,
+        max_length=URL_LENGTH_MAX,
+        description="Default: PicoPay's own "
+        "`/payments/callback`; in production nothing but PicoPay's own.",
     )
     outcome: Literal["success", "failed"] | None = Field(
         None, description="How it ends, whatever the success rate."
@@ -72,7 +76,8 @@ class FakePaymentIn(BaseModel):
     )
 
     def to_command(self, key: str | None, settings: Settings) -> PaymentCommand:
-        """Raises `Invalid` for an amount or currency that is not money."""
+        """Raises `Invalid` for what is not money, and for a callback to elsewhere in production."""
+        _refuse_elsewhere(self.callback_url, settings)
         money = Money.parse(self.amount, self.currency)
         payment_id = new_id() if key is None else rules.payment_id(key)
         asked = self.model_dump(include=set(Knobs._fields), exclude_none=True)
@@ -80,6 +85,13 @@ class FakePaymentIn(BaseModel):
         if knobs.outcome is not None:
             knobs = knobs._replace(outcome=Outcome(knobs.outcome))
         return PaymentCommand(payment_id, self.order_id, money, self.callback_url, knobs)
+
+
+def _refuse_elsewhere(url: str | None, settings: Settings) -> None:
+    """Whoever reaches the provider could have any address called that only we can reach."""
+    if settings.production and url is not None and not url.startswith(f"{settings.picopay_url}/"):
+        why = "must be below PICOPAY_URL in production"
+        raise Invalid("the callback is not for us", ("callback_url", why))
 
 
 def _defaults(settings: Settings) -> Knobs:

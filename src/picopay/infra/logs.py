@@ -32,6 +32,14 @@ def _stamp(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     return event
 
 
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What a stranger has sent must not move the cursor of a terminal, nor begin a line."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = ascii(value)
+    return event
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat()  # noqa: TID251 - a log line's own time
 
@@ -103,7 +111,10 @@ def configure(level: str, style: str | None) -> None:
     console = style == "console" or (style is None and sys.stdout.isatty())
     render: list[Processor] = (
         # Its default shows every frame's variables: API keys too, and that for seconds.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [
+            _escape,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )

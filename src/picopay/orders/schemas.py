@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from picopay.infra.ids import new_id
 from picopay.infra.routing import MoneyOut, Page, UserIdIn
@@ -27,9 +27,18 @@ LINES_MAX: Final = 100
 QUANTITY_MAX: Final = 1_000_000
 EMAIL_PATTERN: Final = r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$"
 
+
+def _visible(text: str) -> str:
+    """Or one address would have many spellings that look the same."""
+    if not text.isprintable():
+        raise ValueError("must hold visible characters only")
+    return text
+
+
 EmailIn = Annotated[
     str,
     Field(min_length=3, max_length=254, pattern=EMAIL_PATTERN, examples=["ada@example.com"]),
+    AfterValidator(_visible),
 ]
 
 

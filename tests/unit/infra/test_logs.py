@@ -36,3 +36,20 @@ def test_a_librarys_line_is_an_event_of_one_name_with_its_logger_and_message() -
     ]
     assert "ValueError: broken" in lines[-1]["exception"]
     assert "exception" not in lines[0]
+
+
+def test_what_a_stranger_has_sent_stays_on_its_line_of_a_terminal() -> None:
+    program = """
+from picopay.infra import logs
+logs.configure("INFO", "console")
+logs.log.warning("api_key.rejected", prefix="\\x9b31m", path="/a\\nforged \\x1b[2J")
+logs.log_all("charge.replayed", [{"idempotency_key": "\\r\\nforged \\u202e"}])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    lines = ran.stdout.removesuffix("\n").split("\n")
+    assert len(lines) == 2
+    assert all(sign not in ran.stdout for sign in ("\x9b", "\x1b[2J", "\r", "\u202e"))
+    assert "forged" in lines[0]
+    assert "forged" in lines[1]
