@@ -1,7 +1,7 @@
 """The HTTP application, put together: the only file, with the commands, that knows every slice."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -76,6 +77,7 @@ DESCRIPTION = "Exactly-once charges on a double-entry ledger. Errors are RFC 945
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application; its connections are opened when it starts and closed when it stops."""
+    settings = settings or Settings()
     app = FastAPI(
         title="PicoPay Payment Engine",
         version=__version__,
@@ -86,26 +88,49 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
         telemetry={"tracing": False},
+        openapi_url="/openapi.json" if settings.api_docs else None,
     )
-    app.state.settings = settings or Settings()
+    app.state.settings = settings
     for router in _ROUTERS:
         app.include_router(router)
-    _add_docs(app)
+    app.openapi = lambda: _openapi(app)
+    if settings.api_docs:
+        _add_docs(app)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     # The edge stands in for the framework's own last resort, which would answer before it.
     last_resort = app.build_middleware_stack()
     assert isinstance(last_resort, ServerErrorMiddleware)
     edge = Edge(app, last_resort.app, charges.HOT)
-    app.middleware_stack = Traced(edge, charges.HOT) if tracing.is_on() else edge
+    inner = Traced(edge, charges.HOT) if tracing.is_on() else edge
+    app.middleware_stack = _for_browsers(inner, settings.allowed_origins)
     return app
+
+
+def _for_browsers(edge: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
+    """Around the edge, which answers by itself. Nothing of a browser's own, no cookie, lets in.
+
+    The admin secret is not among the headers: no page of another origin is for administrators.
+    """
+    if not allowed:
+        return edge
+    return CORSMiddleware(
+        edge,
+        allow_origins=allowed,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Content-Type", "X-API-Key", "Idempotency-Key", "X-Request-ID"],
+        expose_headers=[
+            *("Idempotent-Replayed", "X-Request-ID", "Link"),
+            *("Retry-After", "RateLimit", "RateLimit-Policy"),
+        ],
+    )
 
 
 def server_app(settings: Settings) -> ASGIApp:
     """What a server runs: the edge itself, past what the framework does before its own layers."""
-    edge = create_app(settings).middleware_stack
-    assert edge is not None
-    return edge
+    outermost = create_app(settings).middleware_stack
+    assert outermost is not None
+    return outermost
 
 
 @asynccontextmanager
@@ -196,7 +221,6 @@ def _add_docs(app: FastAPI) -> None:
         app.add_route(path, _page(*page), include_in_schema=False)
     app.mount("/docs/vendor", StaticFiles(directory=VENDOR))
     app.mount("/docs/assets", StaticFiles(directory=ASSETS))
-    app.openapi = lambda: _openapi(app)
 
 
 def _page(content: bytes, media_type: str) -> Any:  # noqa: ANN401 - a Starlette endpoint

@@ -268,7 +268,8 @@ def _banner(settings: Settings, servers: Servers | None, listener: socket.socket
     url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0', '::') else host}:{port}"  # noqa: S104 - compared, not bound
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n[bold]PicoPay {__version__}[/bold]  {settings.picopay_env}")
-    console.print(f"  API        {url}    docs {url}/docs    metrics {url}/metrics")
+    docs = f"    docs {url}/docs" if settings.api_docs else ""
+    console.print(f"  API        {url}{docs}    metrics {url}/metrics")
     console.print(f"  Data       {_data(settings, servers)}")
     console.print(f"  Payments   {settings.provider}{_callbacks(settings)}")
     if servers is None:

@@ -89,6 +89,7 @@ class Db:
             max_overflow=max_overflow,
             pool_timeout=POOL_TIMEOUT_SECONDS,
             pool_use_lifo=True,
+            hide_parameters=True,  # what was sent to us stands in them; errors are logged
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": command_timeout_seconds,

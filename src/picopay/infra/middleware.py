@@ -32,7 +32,7 @@ _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 # The API pages bring styles of their own, an embedded logo and a search worker; nothing else.
 _CONTENT_POLICY: Final = (
     b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    b"worker-src 'self' blob:; frame-ancestors 'none'"
+    b"worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 
 _SECURITY_HEADERS: Final = [
@@ -41,6 +41,7 @@ _SECURITY_HEADERS: Final = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
     (b"content-security-policy", _CONTENT_POLICY),
+    (b"cross-origin-resource-policy", b"same-origin"),
 ]
 
 

@@ -1,6 +1,7 @@
 """HTTP edge for those who run the system: health, readiness, metrics, problem types."""
 
 import asyncio
+import hmac
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import Json
 from picopay.infra.problems import PROBLEMS, NotFound, documented
 from picopay.infra.redis import Fast
+from picopay.infra.settings import Settings
+from picopay.kernel.errors import Refused
 
 EndpointT = TypeVar("EndpointT", bound=Callable[..., Awaitable[Response]])
 
@@ -145,12 +148,31 @@ def _health_response(health: HealthOut) -> Response:
 @router.get(
     "/metrics",
     summary="Prometheus metrics of all server processes",
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **documented("metrics-token-invalid"),
+    },
     response_class=Response,
 )
-async def get_metrics() -> Response:
+async def get_metrics(request: Request) -> Response:
+    _require_token(request)
     content, media_type = metrics.page()
     return Response(content, headers={"content-type": media_type})
+
+
+class MetricsTokenInvalid(Refused):
+    code = "metrics-token-invalid"
+
+
+def _require_token(request: Request) -> None:
+    """Raises `MetricsTokenInvalid`, if a METRICS_TOKEN is set."""
+    settings: Settings = request.app.state.settings
+    if settings.metrics_token is None:
+        return
+    told = [value for name, value in request.scope["headers"] if name == b"authorization"]
+    wanted = f"Bearer {settings.metrics_token}".encode()
+    if len(told) != 1 or not hmac.compare_digest(told[0], wanted):
+        raise MetricsTokenInvalid("send the server's METRICS_TOKEN as a bearer token")
 
 
 @router.get(

@@ -27,6 +27,7 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "insufficient-balance": (400, "The balance does not cover the amount"),
     "internal-error": (500, "Something went wrong on our side"),
     "merchant-balance-insufficient": (409, "The merchant's balance does not cover the refund"),
+    "metrics-token-invalid": (401, "The metrics token is missing or not valid"),
     "method-not-allowed": (405, "That method is not allowed here"),
     "not-found": (404, "Nothing is here"),
     "insufficient-stock": (409, "Not enough is in stock"),
@@ -66,7 +67,11 @@ _HEADERS_OF: Final = {
     "rate-limited": ("Retry-After", "RateLimit", "RateLimit-Policy"),
 }
 # What a 401 asks for (RFC 9110, section 11.6.1).
-_CHALLENGES: Final = {"admin-secret-invalid": "AdminSecret", "api-key-invalid": "ApiKey"}
+_CHALLENGES: Final = {
+    "admin-secret-invalid": "AdminSecret",
+    "api-key-invalid": "ApiKey",
+    "metrics-token-invalid": "Bearer",
+}
 
 
 def document(refused: Refused, request_id: str | None = None) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from picopay.infra.networks import networks
-from picopay.infra.urls import http_url, sqlalchemy_url
+from picopay.infra.urls import http_url, origins, sqlalchemy_url
 from picopay.kernel.money import EXPONENTS
 from picopay.kernel.signing import Scheme, is_key
 
@@ -165,6 +165,18 @@ class Settings(BaseSettings):
         description="Networks of the proxies in front, such as `10.0.0.0/8,fd00::/8`, whose "
         "`X-Forwarded-For` or `Forwarded` tells the client's address. Nobody else's is believed.",
     )
+    cors_origins: str | None = Field(
+        default=None,
+        description="Origins whose pages may call the API from a browser, such as "
+        "`https://shop.example`, exact and separated by commas. Unset: none may.",
+    )
+    api_docs: bool = Field(
+        default=True, description="Whether `/docs`, `/redoc` and `/openapi.json` are served."
+    )
+    metrics_token: Secret | None = Field(
+        default=None,
+        description="What `/metrics` asks for, as `Authorization: Bearer`. Unset: nothing.",
+    )
     picopay_url: str = Field(
         default="http://127.0.0.1:8000",
         description="Where this system reaches itself, for callbacks of the fake payment provider. "
@@ -270,6 +282,7 @@ class Settings(BaseSettings):
         if self.redis_url is not None and urlsplit(self.redis_url).scheme not in _REDIS_SCHEMES:
             raise ValueError("REDIS_URL is not a redis://host:port/number URL")
         networks(self.trusted_proxies)
+        origins(self.cors_origins)
         if self.shop_currency not in EXPONENTS:
             raise ValueError("SHOP_CURRENCY is not an ISO 4217 currency code in use")
         if self.picopay_env is None:
@@ -315,6 +328,10 @@ class Settings(BaseSettings):
     @property
     def trusted_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return networks(self.trusted_proxies)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        return origins(self.cors_origins)
 
     @property
     def owner_url(self) -> str | None:

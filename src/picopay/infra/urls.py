@@ -1,5 +1,6 @@
-"""Which URLs we call, and how the database's is told to its driver."""
+"""URLs as settings name them: those that we call, the database's, and browsers' origins."""
 
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -7,6 +8,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 URL_LENGTH_MAX: Final = 2000
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _NO_HTTP_URL: Final = "must be an http:// or https:// URL without user, password or fragment"
 _NO_URL: Final = "not a postgresql://user:password@host:port/database URL"
 
@@ -37,3 +39,11 @@ def sqlalchemy_url(url: str) -> URL:
     if "sslmode" in query:  # libpq's name; asyncpg calls it ssl
         query["ssl"] = query.pop("sslmode")
     return parsed.set(drivername="postgresql+asyncpg", query=query)
+
+
+def origins(text: str | None) -> tuple[str, ...]:
+    """The origins of a list with commas, each as a browser spells it. Raises ValueError."""
+    told = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if not all(_ORIGIN.fullmatch(origin) for origin in told):
+        raise ValueError("CORS_ORIGINS is not a list of origins such as https://shop.example")
+    return told

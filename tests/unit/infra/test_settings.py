@@ -274,3 +274,22 @@ def test_trusted_proxies_are_networks_and_single_addresses_of_both_families() ->
 def test_a_webhook_secret_that_decodes_to_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="decodes to nothing"):
         Settings(**{name: "long-enough,whsec_"})  # pyright: ignore[reportArgumentType] - by name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*", "https://*", "https://*.shop.example", "shop.example", "https://shop.example/",
+        "https://shop.example/path", "https://SHOP.example", "https://user@shop.example", "null",
+        "ftp://shop.example", "https://shop.example https://other.example", "https://shop.example?",
+    ],
+)  # fmt: skip
+def test_an_origin_is_exact(text: str) -> None:
+    with pytest.raises(ValidationError, match="CORS_ORIGINS"):
+        Settings(cors_origins=text)
+
+
+def test_origins_are_a_list_with_commas() -> None:
+    told = Settings(cors_origins="https://shop.example, http://[::1]:3000,")
+    assert told.allowed_origins == ("https://shop.example", "http://[::1]:3000")
+    assert Settings().allowed_origins == ()
