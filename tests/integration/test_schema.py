@@ -162,37 +162,3 @@ async def test_the_database_has_no_triggers_and_no_sequences(owner: asyncpg.Conn
     sequences = "SELECT relname FROM pg_class WHERE relkind = 'S'"
     assert await owner.fetch(triggers) == []
     assert await owner.fetch(sequences) == []
-
-
-async def test_the_app_holds_no_privilege_beyond_what_it_does(owner: asyncpg.Connection) -> None:
-    query = """SELECT table_name, privilege_type FROM information_schema.role_table_grants
-                WHERE grantee = $1 AND privilege_type <> 'SELECT'"""
-    granted = {tuple(row) for row in await owner.fetch(query, APP_ROLE)}
-    assert granted == {
-        ("postings", "INSERT"),
-        ("users", "INSERT"),
-        ("charges", "INSERT"),
-        ("charge_refunds", "INSERT"),
-        ("idempotency_keys", "INSERT"),
-        ("idempotency_keys", "DELETE"),
-        ("api_keys", "INSERT"),
-        ("api_key_uses", "INSERT"),
-        ("api_key_uses", "UPDATE"),
-        ("outbox_events", "INSERT"),
-        ("outbox_events", "DELETE"),
-        ("outbox_queue", "INSERT"),
-        ("outbox_queue", "UPDATE"),
-        ("outbox_queue", "DELETE"),
-        ("outbox_consumed", "INSERT"),
-        ("outbox_consumed", "DELETE"),
-        ("dead_letters", "INSERT"),
-        ("dead_letter_audits", "INSERT"),
-        ("worker_duties", "INSERT"),
-        ("worker_duties", "UPDATE"),
-        ("transfers", "INSERT"),
-        ("fake_payments", "INSERT"),
-        *((table, "INSERT") for table in ("orders", "order_items", "order_events")),
-        *((table, "INSERT") for table in ("order_payments", "order_refunds")),
-        ("products", "INSERT"),
-        ("stock_moves", "INSERT"),
-    }
