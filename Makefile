@@ -12,7 +12,7 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-dev run test test-nightly test-one check check-deploy format migrate migration seed bench demo docs docs-site image secrets lock clean
+.PHONY: help setup setup-dev run test test-nightly test-one check check-deploy format migrate migration seed bench demo docs docs-site image secrets audit sbom lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -82,6 +82,12 @@ image:  ## build the image, picopay:<version> (BUILDER=podman; ARGS="--build-arg
 
 secrets:  ## draw the secrets of docker-compose.prod.yml into deploy/secrets
 	@$(PYTHON) scripts/make_secrets.py
+
+audit: setup-dev  ## known vulnerabilities, and secrets in files (AUDIT_STRICT=1: unasked is failed)
+	$(BIN)/python scripts/audit.py vulnerabilities secrets
+
+sbom: setup-dev  ## a CycloneDX bill of materials of what runs, in dist/
+	$(BIN)/python scripts/audit.py sbom
 
 lock: $(UV)  ## resolve the dependencies anew and write locks/
 	$(UV) lock --upgrade --quiet
