@@ -157,6 +157,7 @@ async def test_no_secret_and_no_body_is_written_or_told(
 ) -> None:
     told = await refused_everywhere(stranger)
     told += await broken_inside(stranger, owner)
+    told += (await stranger.get("/healthz")).text
     await failed_in_the_background(stranger, marked)
     token = {"Authorization": f"Bearer {SECRETS['METRICS_TOKEN']}"}
     metrics = (await stranger.get("/metrics", headers=token)).text

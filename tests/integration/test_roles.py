@@ -151,9 +151,13 @@ async def test_the_reader_reads_and_writes_nothing(reader: asyncpg.Connection, t
     columns = may.partition("(")[2].removesuffix(")") or "*"
     if may:
         await reader.fetch(f"SELECT {columns} FROM {table} LIMIT 1")  # noqa: S608 - ours
-    statements = [f"DELETE FROM {table}", f"INSERT INTO {table} DEFAULT VALUES"]  # noqa: S608
-    if table != "entries":
-        statements.append(f"TRUNCATE {table}")
+    statements = [
+        f"DELETE FROM {table}",  # noqa: S608 - ours
+        f"INSERT INTO {table} DEFAULT VALUES",
+        f"TRUNCATE {table}",
+    ]
+    if table == "entries":  # a view that nobody can write to
+        statements.clear()
     if may != "SELECT":
         statements.append(f"SELECT * FROM {table}")  # noqa: S608 - ours
     for statement in statements:
