@@ -72,10 +72,10 @@ def test_that_nobody_could_be_asked_is_said_and_fails_if_that_is_wanted(
 
 
 PLANTED = {
-    "AWS Access Key": "key = AKIA" + "IOSFODNN7EXAMPLF",
+    "AWS Access Key": "key = AKIA" + "Q7" * 8,
     "Private Key": "-----BEGIN RSA " + "PRIVATE KEY-----",
-    "GitHub Token": "token = ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8",
-    "Stripe Access Key": "stripe = sk_live_" + "a1B2c3D4e5F6g7H8i9J0k1L2",
+    "GitHub Token": "token = ghp_" + "a1B" * 12,
+    "Stripe Access Key": "stripe = sk_live_" + "a1B" * 8,
 }
 
 
