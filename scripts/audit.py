@@ -45,7 +45,7 @@ ALLOWED: Final = {
     ("src/picopay/infra/settings.py", "Basic Auth Credentials"): (1, _EXAMPLE),
     ("src/picopay/infra/urls.py", "Basic Auth Credentials"): (1, _EXAMPLE),
     ("src/picopay/migrations/versions/0001_ledger_users_charges.py", "Secret Keyword"): (2, _GRANT),
-    ("src/picopay/migrations/versions/0009_readonly_role.py", "Secret Keyword"): (1, _GRANT),
+    ("src/picopay/migrations/versions/0008_readonly_role.py", "Secret Keyword"): (1, _GRANT),
     ("tests/api/test_wire.py", "Base64 High Entropy String"): (1, _VECTOR),
     ("tests/unit/kernel/test_signing.py", "Base64 High Entropy String"): (2, _VECTOR),
     ("tests/unit/kernel/test_signing.py", "Hex High Entropy String"): (1, _VECTOR),
