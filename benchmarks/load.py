@@ -81,14 +81,15 @@ def _cpu_of_ended_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def create_users(server: Running) -> None:
+def create_users(server: Running, *, clients: int = CLIENTS) -> None:
     """By PicoPay's own API: all users, then all deposits."""
     numbers = range(1, USERS + 1)
-    post_all(server.port, [Post("/v1/users", b'{"id": %d}' % n) for n in numbers])
+    post_all(server.port, [Post("/v1/users", b'{"id": %d}' % n) for n in numbers], clients=clients)
     deposit = b'{"amount": %s, "currency": "USD"}' % DEPOSIT.encode()
     post_all(
         server.port,
         [Post(f"/v1/users/{n}/deposits", deposit, str(uuid.uuid4())) for n in numbers],
+        clients=clients,
     )
 
 

@@ -13,6 +13,7 @@ import fastapi_offline
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
@@ -34,8 +35,9 @@ from picopay.charges.batcher import Batcher
 from picopay.charges.turns import Turns
 from picopay.fake_payments import routes as fake_payments
 from picopay.idempotency.cache import ReplayCache
-from picopay.infra import operations, problems, tracing
+from picopay.infra import metrics, operations, problems, tracing
 from picopay.infra.db import Db
+from picopay.infra.doors import Door, Doors, line
 from picopay.infra.middleware import Edge
 from picopay.infra.redis import Fast
 from picopay.infra.settings import Settings
@@ -101,7 +103,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The edge stands in for the framework's own last resort, which would answer before it.
     last_resort = app.build_middleware_stack()
     assert isinstance(last_resort, ServerErrorMiddleware)
-    edge = Edge(app, last_resort.app, charges.HOT)
+    doors: dict[bytes, Door] = {}  # filled when the queues behind them are made
+    app.state.doors = doors
+    edge = Edge(app, last_resort.app, charges.HOT, doors)
     inner = Traced(edge, charges.HOT) if tracing.is_on() else edge
     app.middleware_stack = _for_browsers(inner, settings.allowed_origins)
     return app
@@ -157,6 +161,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.bulk_slots = asyncio.Semaphore(charges.BULK_SLOTS)
     state.refund_turns = Turns()
     state.batcher = Batcher(state.reserved, cache, queue_max=settings.charge_queue_max)
+    state.doors.update(_doors(state))
     watchers = [Sampler(state.db), *auditors(settings)]
     try:
         yield
@@ -171,6 +176,20 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             await state.redis.close()
         await asyncio.gather(state.db.close(), state.reserved.close())
         await asyncio.to_thread(tracing.stop)
+
+
+def _doors(state: State) -> Doors:
+    """Where a full queue refuses at once. Of bulk requests there are few: theirs refuses itself."""
+    return {
+        line("POST", "/charge"): Door(state.batcher.full, metrics.charge_failed.inc),
+        line("POST", "/orders"): Door(state.orders.full, _uncounted),
+        line("POST", "/payments/callback"): Door(state.settler.full, _uncounted),
+        line("POST", "/v1/webhooks/transactions"): Door(state.transfers.full, _uncounted),
+    }
+
+
+def _uncounted() -> None:
+    """These routes count only what they accept."""
 
 
 def _background(settings: Settings, db: Db) -> tuple[Rings, Worker | Announcer]:

@@ -1,9 +1,12 @@
 """Real `picopay worker` processes beside a server that does no background work itself."""
 
+import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from tests.processes import PICOPAY, START_SECONDS_MAX, STOP_SECONDS_MAX, Server
 FAULTS = Path(__file__).with_name("faults")
 LEASE_SECONDS = 1
 API_ONLY = {"PICOPAY_WORKER": "false", "TRANSACTION_PROCESSING_DELAY_SECONDS": "0"}
+RESTART_SECONDS = 0.5
+HEALTHY_SECONDS_MAX = 60
 _NUMBERS = count(1)
 
 
@@ -77,9 +82,11 @@ class Trap:
 class Crew:
     """A site with one server, and as many workers beside it as a test asks for."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, environment: Mapping[str, str] | None = None) -> None:
+        """With settings of the caller's for all of them."""
         self.site = site
-        self.server: Server = site.serve(environment=API_ONLY)
+        self._environment = dict(environment or {})
+        self.server: Server = site.serve(environment=API_ONLY | self._environment)
         self.workers: list[Worker] = []
         self.joined: list[Worker] = []  # for one test alone
 
@@ -94,7 +101,7 @@ class Crew:
         while len(self.workers) > number:
             assert self.workers.pop().stop() == 0
         missing = number - len(self.workers)
-        new = [Worker(self.site.data_dir, {}) for _ in range(missing)]
+        new = [Worker(self.site.data_dir, self._environment) for _ in range(missing)]
         self.workers += new
         for worker in new:
             worker.wait_until_started()
@@ -102,7 +109,7 @@ class Crew:
     def replace_the_dead(self) -> None:
         """Start others for those that have ended, and wait for nothing."""
         self.workers = [
-            worker if worker.is_running() else Worker(self.site.data_dir, {})
+            worker if worker.is_running() else Worker(self.site.data_dir, self._environment)
             for worker in self.workers
         ]
 
@@ -126,3 +133,27 @@ class Crew:
         for worker in workers:
             worker.stop(signal.SIGKILL)
         workers.clear()
+
+
+@asynccontextmanager
+async def supervised(crew: Crew) -> AsyncGenerator[None]:
+    """Whatever ends is started again a moment later; at the end all of it works."""
+    end = asyncio.Event()
+
+    async def supervise() -> None:
+        while not end.is_set():
+            await asyncio.sleep(RESTART_SECONDS)
+            crew.replace_the_dead()
+            if not crew.server.is_running():
+                crew.server.launch()
+
+    task = asyncio.create_task(supervise())
+    try:
+        yield
+        give_up_at = time.monotonic() + HEALTHY_SECONDS_MAX
+        while not (crew.is_at_work() and await asyncio.to_thread(crew.server.is_healthy)):
+            assert time.monotonic() < give_up_at, "did not come back"
+            await asyncio.sleep(0.1)
+    finally:
+        end.set()
+        await task

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -16,6 +17,7 @@ from tests.races.truth import assert_ledger_clean, connected
 from picopay.infra.db import Db
 
 ACCOUNTS = 4
+SENDERS = 4
 PAUSE_SECONDS = 0.05
 STRUCK_SECONDS_MAX = 60
 DRAINED_SECONDS_MAX = 60
@@ -44,6 +46,8 @@ class Sending:
     name: str = field(default_factory=lambda: uuid4().hex[:12])
     sent: dict[str, Transaction] = field(default_factory=dict[str, Transaction])
     accepted: dict[str, Transaction] = field(default_factory=dict[str, Transaction])
+    asked: int = 0
+    answered_well: int = 0
     _made: int = 0
 
     def next(self) -> Transaction:
@@ -71,6 +75,7 @@ class Sending:
     async def send(self, by: Caller, transaction: Transaction) -> bool:
         """Whether it was accepted; False when the server is gone, or told to come again."""
         self.sent[transaction.id] = transaction
+        self.asked += 1
         try:
             answer = await by.post("/v1/webhooks/transactions", transaction.body())
         except (aiohttp.ClientError, OSError, TimeoutError):
@@ -79,6 +84,7 @@ class Sending:
             return False
         assert answer.status == 202, answer
         self.accepted[transaction.id] = transaction
+        self.answered_well += 1
         return True
 
     async def insist(self, by: Caller, transaction: Transaction, *, seconds: float = 60) -> None:
@@ -108,6 +114,24 @@ class Sending:
                 held[transaction.source] -= transaction.amount
                 held[transaction.destination] += transaction.amount
         return held
+
+
+@asynccontextmanager
+async def webhooks(sending: Sending, by: Caller, *, senders: int = SENDERS) -> AsyncGenerator[None]:
+    """Senders repeat each webhook until it is accepted, and go on until they are told to stop."""
+    end = asyncio.Event()
+
+    async def send() -> None:
+        while not end.is_set():
+            await sending.insist(by, sending.next())
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    tasks = [asyncio.create_task(send()) for _ in range(senders)]
+    try:
+        yield
+    finally:
+        end.set()
+        await asyncio.gather(*tasks)
 
 
 async def assert_all_is_processed(

@@ -67,6 +67,10 @@ class Shopping:
         return len(answers) == self.asked[wish.key] and {a.status for a in answers} == {200}
 
     @property
+    def answered_well(self) -> int:
+        return sum(answer.status == 200 for got in self.answers.values() for answer in got)
+
+    @property
     def unanswered(self) -> int:
         return self.asked.total() - sum(map(len, self.answers.values()))
 

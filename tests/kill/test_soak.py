@@ -6,30 +6,27 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 from tests.embedded.world import wait_until
-from tests.kill.crew import Crew
-from tests.kill.senders import Sending, assert_all_is_processed
+from tests.kill.crew import Crew, supervised
+from tests.kill.senders import Sending, assert_all_is_processed, webhooks
 from tests.kill.shoppers import AGAIN_MAX, Shopping, assert_all_is_right, load
 from tests.processes import Site
-from tests.races.load import Caller, caller, measured_figure
+from tests.races.load import caller, measured_figure
 
 from picopay.embedded import status
 
 pytestmark = pytest.mark.kill
 
 WORKERS = 2
-SENDERS = 4
 SHOPPERS = 6
 PAUSE_SECONDS = 0.05
-RESTART_SECONDS = 0.5
-HEALTHY_SECONDS_MAX = 60
 VICTIMS = ["worker", "worker", "server", "postgres", "valkey", "cache"]
 
 
@@ -75,48 +72,6 @@ async def test_random_kills_lose_no_webhook_and_no_charge_and_double_none(
         await assert_all_is_processed(crew.site.database_url, by, sending)
         await assert_all_is_right(crew.site, shopping)
     assert [worker.stop() for worker in crew.workers] == [0] * WORKERS
-
-
-@asynccontextmanager
-async def supervised(crew: Crew) -> AsyncGenerator[None]:
-    """Whatever ends is started again a moment later; at the end all of it works."""
-    end = asyncio.Event()
-
-    async def supervise() -> None:
-        while not end.is_set():
-            await asyncio.sleep(RESTART_SECONDS)
-            crew.replace_the_dead()
-            if not crew.server.is_running():
-                crew.server.launch()
-
-    task = asyncio.create_task(supervise())
-    try:
-        yield
-        give_up_at = time.monotonic() + HEALTHY_SECONDS_MAX
-        while not (crew.is_at_work() and await asyncio.to_thread(crew.server.is_healthy)):
-            assert time.monotonic() < give_up_at, "did not come back"
-            await asyncio.sleep(0.1)
-    finally:
-        end.set()
-        await task
-
-
-@asynccontextmanager
-async def webhooks(sending: Sending, by: Caller) -> AsyncGenerator[None]:
-    """Senders repeat each webhook until it is accepted, and go on until they are told to stop."""
-    end = asyncio.Event()
-
-    async def send() -> None:
-        while not end.is_set():
-            await sending.insist(by, sending.next())
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    tasks = [asyncio.create_task(send()) for _ in range(SENDERS)]
-    try:
-        yield
-    finally:
-        end.set()
-        await asyncio.gather(*tasks)
 
 
 async def kill_at_random(crew: Crew, chance: random.Random, seconds: int) -> list[str]:

@@ -125,9 +125,13 @@ class Caller:
 
 
 @asynccontextmanager
-async def caller(url: str, api_key: str = API_KEY) -> AsyncGenerator[Caller]:
+async def caller(
+    url: str, api_key: str = API_KEY, *, connections: int = 0
+) -> AsyncGenerator[Caller]:
+    """With as many connections as it needs, unless it is told how many."""
+    connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(
-        url, headers={"X-API-Key": api_key}, connector=aiohttp.TCPConnector(limit=0)
+        url, headers={"X-API-Key": api_key}, connector=connector
     ) as session:
         yield Caller(session)
 

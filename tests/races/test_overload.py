@@ -8,9 +8,10 @@ from time import perf_counter
 import httpx2
 import pytest
 from tests.conftest import Stores, serving
+from tests.processes import Server, Site, metric
 from tests.races.conftest import Pair
 from tests.races.inprocess import batch, charge_all, new_user
-from tests.races.load import Answer, Caller, Wish
+from tests.races.load import DEPOSIT, Answer, Caller, Wish, caller
 from tests.races.truth import (
     assert_each_charged_once,
     assert_ledger_clean,
@@ -86,23 +87,48 @@ async def test_a_batch_request_larger_than_the_queue_is_refused_whole(
 
 
 @pytest.mark.kill
+async def test_a_full_queue_refuses_at_the_door_on_a_connection_that_stays_good(site: Site) -> None:
+    server = site.serve(environment={"CHARGE_QUEUE_MAX": str(QUEUE_MAX)})
+    async with caller(server.url) as many, caller(server.url, connections=1) as one:
+        users = await many.new_users(QUEUE_MAX + 1)
+        last = Wish.of(users[-1])
+        assert (await one.charge(Wish.of(users[-1]))).status == 200
+        wishes = [Wish.of(user) for user in users[:-1]]
+        async with locked(site.database_url, "merchant:default"):
+            waiting = [asyncio.create_task(many.charge(wish)) for wish in wishes]
+            await until_metric(server, "charge_queue_depth", QUEUE_MAX)
+            refused = [await one.charge(last) for _ in range(3)]
+        assert {(a.status, a.code, a.retry_after) for a in refused} == {(503, "overloaded", "1")}
+        assert metric(server.port, "requests_shed_total") == 3
+        assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+        assert (await one.charge(last)).replayed is False
+    await assert_each_charged_once(site.database_url, wishes, DEPOSIT)
+
+
+async def until_metric(server: Server, name: str, value: float) -> None:
+    async with asyncio.timeout(10):
+        while await asyncio.to_thread(metric, server.port, name) != value:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.kill
 async def test_a_caller_who_left_before_its_batch_began_is_not_charged(pair: Pair) -> None:
     """He waited behind a batch that had begun; when he comes again, it is for the first time."""
-    caller = pair.callers[0]
-    wishes = [Wish.of(user) for user in await caller.new_users(60)]
-    await asyncio.gather(*(caller.charge(Wish.of(wish.user_id)) for wish in wishes))  # all known
+    by = pair.callers[0]
+    wishes = [Wish.of(user) for user in await by.new_users(60)]
+    await asyncio.gather(*(by.charge(Wish.of(wish.user_id)) for wish in wishes))  # all known
 
     async with locked(pair.url, "merchant:default"):
-        ahead = asyncio.create_task(caller.charge(Wish.of(wishes[0].user_id)))
+        ahead = asyncio.create_task(by.charge(Wish.of(wishes[0].user_id)))
         await wait_for_waiters(pair.url, 1)
         await asyncio.sleep(1)  # by now nothing has begun any more: all wait aside
-        left = await asyncio.gather(*(_leave_early(caller, wish, 1.5) for wish in wishes))
+        left = await asyncio.gather(*(_leave_early(by, wish, 1.5) for wish in wishes))
         assert all(left)
     assert (await ahead).status == 200
-    await _settled(caller)
+    await _settled(by)
     assert not await charges_of(pair.url, [wish.key for wish in wishes])
 
-    answers = await asyncio.gather(*(caller.charge(wish) for wish in wishes))
+    answers = await asyncio.gather(*(by.charge(wish) for wish in wishes))
     assert {(answer.status, answer.replayed) for answer in answers} == {(200, False)}
     made = await charges_of(pair.url, [wish.key for wish in wishes])
     assert made == Counter(wish.key for wish in wishes)
@@ -110,22 +136,22 @@ async def test_a_caller_who_left_before_its_batch_began_is_not_charged(pair: Pai
 
 @pytest.mark.kill
 async def test_the_charge_of_a_caller_who_left_after_its_batch_began_stands(pair: Pair) -> None:
-    caller = pair.callers[0]
-    wish = await _left_in_its_batch(pair.url, caller)
-    await _settled(caller)
+    by = pair.callers[0]
+    wish = await _left_in_its_batch(pair.url, by)
+    await _settled(by)
     assert await charges_of(pair.url, [wish.key]) == {wish.key: 1}
-    answer = await caller.charge(wish)
+    answer = await by.charge(wish)
     assert (answer.status, answer.replayed) == (200, True)
     await assert_each_charged_once(pair.url, [wish], 1_000_000)
 
 
-async def _left_in_its_batch(url: str, caller: Caller) -> Wish:
+async def _left_in_its_batch(url: str, by: Caller) -> Wish:
     """A charge whose caller leaves while its batch waits for the merchant."""
     while True:
-        (user,) = await caller.new_users(1)
+        (user,) = await by.new_users(1)
         wish = Wish.of(user)
         async with locked(url, "merchant:default"):
-            leaving = asyncio.create_task(caller.charge(wish))
+            leaving = asyncio.create_task(by.charge(wish))
             await wait_for_waiters(url, 1)
             began = perf_counter()
             leaving.cancel()
@@ -134,17 +160,17 @@ async def _left_in_its_batch(url: str, caller: Caller) -> Wish:
             return wish
 
 
-async def _leave_early(caller: Caller, wish: Wish, seconds: float) -> bool:
+async def _leave_early(by: Caller, wish: Wish, seconds: float) -> bool:
     try:
-        await caller.charge(wish, timeout_seconds=seconds)
+        await by.charge(wish, timeout_seconds=seconds)
     except TimeoutError:
         return True
     return False
 
 
-async def _settled(caller: Caller) -> Answer:
+async def _settled(by: Caller) -> Answer:
     """What was under way has ended: a charge in the same lane is answered, and then some time."""
-    (user,) = await caller.new_users(1)
-    answer = await caller.charge(Wish.of(user))
+    (user,) = await by.new_users(1)
+    answer = await by.charge(Wish.of(user))
     await asyncio.sleep(1)
     return answer

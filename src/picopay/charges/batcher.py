@@ -17,6 +17,7 @@ from picopay.charges.waiting import Gone, Waiting
 from picopay.idempotency.cache import ReplayCache
 from picopay.infra import metrics
 from picopay.infra.db import Db, OutcomeUnknown
+from picopay.infra.doors import TOLD
 from picopay.kernel.errors import Overloaded
 from picopay.kernel.money import Money
 
@@ -32,11 +33,17 @@ class Batcher:
         self._lanes = Lanes(db)
         metrics.queue_limit.set(queue_max)
 
+    def full(self) -> bool:
+        """A single charge that comes now is refused, whatever it asks for."""
+        return self._lanes.full() or self._queued_singles >= self._queue_max
+
     async def charge(self, command: ChargeCommand, gone: Gone) -> Decision:
         """The decision on one charge, committed or found again.
 
         Raises `Overloaded`, or `OutcomeUnknown` when it is cancelled.
         """
+        if self.full():
+            raise Overloaded(TOLD)
         if (replayed := await self._remembered(command)) is not None:
             return replayed
         self._check_room(self._queued_singles, 1)

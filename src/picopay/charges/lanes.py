@@ -26,6 +26,7 @@ from picopay.infra import metrics, tracing
 from picopay.infra.chain import Chain
 from picopay.infra.db import LOST_DATABASE_SECONDS, Db
 from picopay.infra.logs import log
+from picopay.infra.shedding import Pace
 from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, OUT_OF_RANGE, QUERY_CANCELED, sqlstate
 from picopay.kernel.errors import Overloaded, Refused
 from picopay.ledger.errors import AccountLimit
@@ -60,6 +61,10 @@ class Lanes:
         self._single_came = -inf
         self._running = [asyncio.create_task(self._run(lane)) for lane in self._lanes]
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def full(self) -> bool:
+        """Single charges that come now would wait too long; accounts locked elsewhere apart."""
+        return len(self._singles.queue) >= self._singles.pace.room
 
     def put(self, waiting: Waiting) -> None:
         self._callers[waiting.future] = len(waiting.commands)
@@ -102,6 +107,7 @@ class Lanes:
                 items = await self._unobstructed(items)
             busy = await self._attempt(items, lane.chain) if items else []
             await self._set_aside(lane.queue.put_back(busy))
+            lane.pace.note(len(items), self._loop.time() - now)
             if lane.queue.only_busy:
                 await asyncio.sleep(BUSY_PAUSE_SECONDS)
 
@@ -231,6 +237,7 @@ class _Lane:
 
     def __init__(self, db: Db, queue: Arrivals | Late) -> None:
         self.queue = queue
+        self.pace = Pace(BATCH_MAX)
         self.chain = Chain(db, lambda: len(queue) > 0)
         self._arrived = asyncio.Event()
         self._stopped = False

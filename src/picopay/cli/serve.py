@@ -50,6 +50,10 @@ SOURCE: Final = Path(__file__).parents[1]
 # A server process that says nothing for so long is killed and replaced. It also says nothing while
 # it starts, which on a busy machine takes several seconds.
 START_SECONDS_MAX: Final = 60
+KEEP_ALIVE_SECONDS: Final = 65  # longer than load balancers keep theirs
+BACKLOG_MAX: Final = 2048  # connections that nobody has accepted yet
+# What a client does not take for so long, or a network that is gone, ends the connection.
+UNTAKEN_MS_MAX: Final = 30_000
 DEMO_USER: Final = 1
 DEMO_MONEY: Final = Money(100_000, "USD")
 _DEMO_DEPOSIT: Final = uuid5(NAMESPACE_URL, "picopay/demo-deposit")
@@ -166,6 +170,7 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNTAKEN_MS_MAX)
         try:
             listener.bind((host, port))
         except OSError as error:
@@ -191,8 +196,8 @@ def _run(settings: Settings, listener: socket.socket, workers: int, *, reload: b
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        backlog=2048,
-        timeout_keep_alive=65,
+        backlog=BACKLOG_MAX,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_worker_healthcheck=START_SECONDS_MAX,
     )

@@ -23,13 +23,14 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from picopay.infra import metrics, pools, sessions
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings
-from picopay.infra.sqlstates import DEADLOCK, SERIALIZATION, sqlstate
+from picopay.infra.sqlstates import DEADLOCK, SERIALIZATION, is_away, sqlstate
 from picopay.infra.tx import Tx
 from picopay.infra.urls import sqlalchemy_url
 from picopay.kernel.errors import Refused
 
 T = TypeVar("T")
 
+RESERVED_POOL_SIZE: Final = 16
 CONNECT_TIMEOUT_SECONDS: Final = 5
 POOL_TIMEOUT_SECONDS: Final = 5
 CLOSE_TIMEOUT_SECONDS: Final = 5
@@ -118,7 +119,7 @@ class Db:
         return cls(
             settings.database_url,
             # None beyond those that are kept: to connect takes longer than most of what it is for.
-            pool_size=16,
+            pool_size=RESERVED_POOL_SIZE,
             max_overflow=0,
             command_timeout_seconds=RESERVED_TIMEOUT_SECONDS,
             session=sessions.RESERVED,
@@ -342,8 +343,7 @@ async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection) ->
 def _is_lost(error: BaseException, driver: asyncpg.Connection) -> bool:
     if isinstance(error, TimeoutError):  # of a command: a connection that no longer answers
         return True
-    state = sqlstate(error) or ""
-    if state.startswith(("08", "57P")):  # connection exceptions; shutdown and crash of the server
+    if is_away(error):
         return True
     if isinstance(error, asyncpg.InternalClientError):
         # The driver has heard the server's last words, but not yet that the connection is closed.

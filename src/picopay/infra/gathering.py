@@ -3,19 +3,21 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from opentelemetry.trace import Span
 
 from picopay.infra import tracing
 from picopay.infra.logs import log
+from picopay.infra.shedding import Pace
 from picopay.kernel.errors import Overloaded, Refused
 
 C = TypeVar("C")
 R = TypeVar("R")
 
 BATCH_MAX: Final = 256
-QUEUE_MAX: Final = 10_000
+QUEUE_MAX: Final = 10_000  # beside what `Pace` allows
 
 
 class _Waiting(NamedTuple, Generic[C, R]):
@@ -34,15 +36,19 @@ class Gatherer(Generic[C, R]):
         self._what = what
         self._commit = commit
         self._queue: deque[_Waiting[C, R]] = deque()
+        self._pace = Pace(BATCH_MAX)
         self._arrived = asyncio.Event()
         self._closing = False
         self._loop = asyncio.create_task(self._run())
+
+    def full(self) -> bool:
+        return len(self._queue) >= min(QUEUE_MAX, self._pace.room)
 
     async def submit(self, command: C) -> R:
         """Committed when this returns. Raises `Overloaded`, and whatever `commit` does."""
         if self._closing:
             raise Overloaded("the server is shutting down")
-        if len(self._queue) >= QUEUE_MAX:
+        if self.full():
             raise Overloaded(f"{len(self._queue)} {self._what} are waiting already")
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(command, result, tracing.current())
@@ -62,9 +68,10 @@ class Gatherer(Generic[C, R]):
             if not self._queue:
                 await self._arrived.wait()
                 continue
-            await self._settle(
-                [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
-            )
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
+            began = monotonic()
+            await self._settle(batch)
+            self._pace.note(len(batch), monotonic() - began)
 
     async def _settle(self, batch: Sequence[_Waiting[C, R]]) -> None:
         """All together; if that fails by halves, so that who fails, fails alone."""

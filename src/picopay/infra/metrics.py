@@ -204,6 +204,9 @@ limiter_fallback = Counter(
 admin_secrets_rejected = Counter(
     "admin_secrets_rejected_total", "Requests refused for their admin secret."
 )
+requests_shed = Counter(
+    "requests_shed_total", "Requests refused at the door, before they were parsed: a full queue."
+)
 http_requests = Counter("http_requests_total", "Answered requests.", ["method", "status"])
 
 

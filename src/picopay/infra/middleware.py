@@ -6,7 +6,6 @@ more than deciding its charge.
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -17,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from picopay.infra import draining, metrics, problems
 from picopay.infra.db import CommitInDoubt, ConnectionLost, DatabaseUnavailable
+from picopay.infra.doors import Doors
+from picopay.infra.headers import REQUEST_ID, SECURITY_HEADERS
 from picopay.infra.ids import new_id_text
 from picopay.infra.logs import log, request_id_var
 from picopay.infra.protocol import hung_up
@@ -26,23 +27,6 @@ from picopay.kernel.errors import Overloaded, Refused
 BODY_BYTES_MAX: Final = 64 * 1024
 BATCH_BODY_BYTES_MAX: Final = 1024 * 1024
 BATCH_PATH: Final = "/v1/charges/batch"
-
-_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
-
-# The API pages bring styles of their own, an embedded logo and a search worker; nothing else.
-_CONTENT_POLICY: Final = (
-    b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    b"worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-)
-
-_SECURITY_HEADERS: Final = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", _CONTENT_POLICY),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
 
 
 class Interrupted(Refused):
@@ -58,12 +42,17 @@ class Edge:
     """Outermost layer of the application; nothing below it can answer without passing here.
 
     `inner` are the framework's layers below; `hot` maps (method, path) to endpoints that take
-    the request and return the response.
+    the request and return the response. `doors` are for `HttpProtocol`, which knows no other.
     """
 
     def __init__(
-        self, app: Starlette, inner: ASGIApp, hot: Mapping[tuple[str, str], Endpoint]
+        self,
+        app: Starlette,
+        inner: ASGIApp,
+        hot: Mapping[tuple[str, str], Endpoint],
+        doors: Doors,
     ) -> None:
+        self.doors = doors
         self._app = app
         self._inner = inner
         self._hot = hot
@@ -117,7 +106,7 @@ class _Exchange:
         self._bytes_left = BATCH_BODY_BYTES_MAX if scope["path"] == BATCH_PATH else BODY_BYTES_MAX
         self.request_id = new_id_text().encode()
         for name, value in scope["headers"]:
-            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
                 self.request_id = value
             elif name == b"content-length" and _length(value) > self._bytes_left:
                 # Told before a byte of it is read.
@@ -146,7 +135,7 @@ class _Exchange:
             message["headers"] = [
                 *message.get("headers", ()),
                 (b"x-request-id", self.request_id),
-                *_SECURITY_HEADERS,
+                *SECURITY_HEADERS,
             ]
             if draining.has_begun():  # the next request is for another server
                 message["headers"].append((b"connection", b"close"))

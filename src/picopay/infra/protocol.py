@@ -3,7 +3,8 @@
 Bounds, in bytes, in number and in time, on what anybody may send without any key. A strict reading
 of what frames a message: what two servers could read differently is refused, so that no request
 hides in another. Upgrades that are offered are passed over, as RFC 9110 wants (section 7.8). One
-system call for an answer, not two. And a cheap way to ask whether the client is still there.
+system call for an answer, not two. A cheap way to ask whether the client is still there. And doors,
+at which a request is refused before it is parsed.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from picopay.infra.doors import Doors, refusal
 from picopay.infra.logs import log
 
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -23,9 +25,14 @@ HEADERS_MAX: Final = 100
 # From a request's first byte to its last, and from a connection to its first request.
 ARRIVAL_SECONDS_MAX: Final = 30.0
 LOOK_SECONDS: Final = 5.0
+CONNECTIONS_MAX: Final = 10_000  # of a process
 
 _HUNG_UP: Final = "picopay.hung_up"
 _VERSIONS: Final = ("1.1", "1.0")
+_TOO_MANY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"retry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
 
 
 def hung_up(scope: Scope) -> Callable[[], bool]:
@@ -48,19 +55,28 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._besides_body = 0  # bytes since the message began, or since the last of its body
         self._fault = HTTPStatus.BAD_REQUEST
+        self._amid_message = False
         self._in_body = False
         self._heard = False
         self._arriving_since: float | None = None
         self._unsent_bytes = 0
         self._lost = False
         self._watch: asyncio.TimerHandle | None = None
+        self._doors: Doors = getattr(self.app, "doors", {})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - uvicorn's own
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Gathering(transport, self.loop))  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
         self._arriving_since = self.loop.time()
         self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.transport.write(_TOO_MANY)
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_idle() and (answer := refusal(self._doors, data)) is not None:
+            self.transport.write(answer)
+            self._await_another()
+            return
         if self._besides_body > HEAD_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
@@ -71,6 +87,17 @@ class HttpProtocol(HttpToolsProtocol):
             self._arriving_since = self.loop.time()
         while data:
             data = self._feed(data)
+
+    def _is_idle(self) -> bool:
+        """What comes now begins a request, and nobody waits for the answer to another."""
+        return not self._amid_message and self._unanswered() is None
+
+    def _await_another(self) -> None:
+        self._arriving_since = None
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def _feed(self, data: bytes) -> bytes:
         """What is to be fed next: after an offered upgrade the same again, without the offer."""
@@ -90,6 +117,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._besides_body = 0
         self._arriving_since = self.loop.time()
+        self._amid_message = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -133,6 +161,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._arriving_since = None
+        self._amid_message = False
         if not self._reader.should_upgrade():
             self._in_body = False
             super().on_message_complete()
@@ -173,6 +202,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        self._unset_keepalive_if_required()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     charge_queue_max: int = Field(
         default=10_000,
         ge=1,
-        description="Charges waiting, per process; beyond it 503 `overloaded`.",
+        description="Charges waiting, per process, at any pace; beyond it 503 `overloaded`.",
     )
     outbox_max_attempts: int = Field(
         default=6, ge=1, le=100, description="Attempts to handle an event before it is given up."

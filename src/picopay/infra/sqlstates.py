@@ -12,6 +12,15 @@ QUERY_CANCELED: Final = "57014"
 # A lock was waited for in vain, or a statement for too long.
 WAITED: Final = frozenset({LOCK_NOT_AVAILABLE, QUERY_CANCELED})
 
+# What passes by itself, and may not be there on another connection: connections that break, a
+# server that stops or crashed, no room on the disk or for a connection, a server that only reads.
+_AWAY: Final = ("08", "57P", "53", "25006")
+
+
+def is_away(error: BaseException) -> bool:
+    """The database can do nothing for anybody at the moment, through this connection at least."""
+    return (sqlstate(error) or "").startswith(_AWAY)
+
 
 def sqlstate(error: BaseException) -> str | None:
     """PostgreSQL's code for the error, e.g. `55P03`; constraint names differ between engines."""

@@ -4,9 +4,10 @@ from collections.abc import Collection
 from typing import Final
 
 from opentelemetry.trace import Span, StatusCode
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from picopay.infra import tracing
+from picopay.infra.middleware import Edge
 
 # Asked again and again, and never of interest.
 _PROBES: Final = frozenset({"/", "/health", "/healthz", "/livez", "/readyz", "/metrics"})
@@ -14,10 +15,14 @@ _METHODS: Final = frozenset({"GET", "POST", "PATCH", "DELETE", "HEAD", "PUT", "O
 
 
 class Traced:
-    """`hot` are the (method, path) that the edge calls past the framework, which names no route."""
+    """`hot` are the (method, path) that the edge calls past the framework, which names no route.
 
-    def __init__(self, inner: ASGIApp, hot: Collection[tuple[str, str]]) -> None:
+    What is refused at the edge's doors makes no span.
+    """
+
+    def __init__(self, inner: Edge, hot: Collection[tuple[str, str]]) -> None:
         self._inner = inner
+        self.doors = inner.doors
         self._hot = hot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

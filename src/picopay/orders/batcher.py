@@ -49,6 +49,9 @@ class Batcher:
         self._bell = bell
         self._gatherer = Gatherer("orders", self._commit)
 
+    def full(self) -> bool:
+        return self._gatherer.full()
+
     async def place(self, command: OrderCommand) -> Made | Replay | Declined:
         """Committed when this returns. Raises `Overloaded`, and what `service.place_batch` does."""
         outcome = await _asked(self._gatherer, command, LOCKED_SECONDS_MAX)
@@ -78,6 +81,9 @@ class Settler:
         self._bell = bell
         self._gatherer = Gatherer("callbacks", self._commit)
         self._alone = asyncio.Semaphore(ALONE_MAX)
+
+    def full(self) -> bool:
+        return self._gatherer.full()
 
     async def settle(self, word: Word) -> Settlement:
         """Committed when this returns. Raises `Overloaded`, and what `payments.settle` does."""

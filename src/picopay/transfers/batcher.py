@@ -17,6 +17,9 @@ class Batcher:
         self._delay_seconds = delay_seconds
         self._gatherer = Gatherer("webhooks", self._commit)
 
+    def full(self) -> bool:
+        return self._gatherer.full()
+
     async def receive(self, command: TransferCommand, request_id: str | None) -> Receipt:
         """Committed when this returns. Raises `Overloaded`."""
         return await self._gatherer.submit((command, request_id))

@@ -1,0 +1,106 @@
+"""What is refused before it is parsed, how that is told, and what only the parser may judge."""
+
+from email import message_from_bytes
+
+import orjson
+import pytest
+
+from picopay.infra.doors import Door, line, refusal
+
+LINE = line("POST", "/charge")
+BODY = b'{"user_id": 1}'
+HEAD = b"Host: x\r\nContent-Length: %d\r\n" % len(BODY)
+
+
+class Count:
+    def __init__(self) -> None:
+        self.refusals = 0
+
+    def __call__(self) -> None:
+        self.refusals += 1
+
+
+def asked(head: bytes = HEAD, body: bytes = BODY, first: bytes = LINE) -> bytes | None:
+    """The answer at a door whose queue is full."""
+    return refusal({LINE: Door(lambda: True, Count())}, first + head + b"\r\n" + body)
+
+
+def test_a_refusal_is_the_problem_that_the_route_would_answer() -> None:
+    answer = asked(HEAD + b"X-REQUEST-ID: mine\r\n")
+    assert answer is not None
+    status, _, rest = answer.partition(b"\r\n")
+    head, _, body = rest.partition(b"\r\n\r\n")
+    headers = message_from_bytes(head)
+    assert status == b"HTTP/1.1 503 Service Unavailable"
+    assert headers["Content-Type"] == "application/problem+json"
+    assert int(headers["Content-Length"]) == len(body)
+    assert (headers["Retry-After"], headers["X-Request-ID"]) == ("1", "mine")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    problem = orjson.loads(body)
+    assert (problem["code"], problem["status"], problem["request_id"]) == (
+        "overloaded",
+        503,
+        "mine",
+    )
+
+
+@pytest.mark.parametrize("told", [b"", b"a b", b"x" * 129, "ä".encode()])
+def test_a_request_id_that_is_none_is_replaced(told: bytes) -> None:
+    answer = asked(HEAD + b"X-Request-ID: " + told + b"\r\n")
+    assert answer is not None
+    problem = orjson.loads(answer.partition(b"\r\n\r\n")[2])
+    assert len(problem["request_id"]) == 36
+
+
+def test_a_request_id_with_quotes_leaves_the_document_whole() -> None:
+    answer = asked(HEAD + rb'X-Request-ID: a"b\c' + b"\r\n")
+    assert answer is not None
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-length: %d" % len(body) in head
+    assert orjson.loads(body)["request_id"] == r'a"b\c'
+
+
+def test_who_is_refused_is_counted_and_who_is_not_is_let_in() -> None:
+    count, full = Count(), [True, False]
+    doors = {LINE: Door(full.pop, count)}
+    request = LINE + HEAD + b"\r\n" + BODY
+    assert refusal(doors, request) is None
+    assert count.refusals == 0
+    assert refusal(doors, request) is not None
+    assert count.refusals == 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET /charge HTTP/1.1\r\n",
+        b"POST /charges HTTP/1.1\r\n",
+        b"POST /charge HTTP/1.0\r\n",
+        b"POST /charge",
+        b"",
+    ],
+)
+def test_other_routes_are_let_in(first: bytes) -> None:
+    assert asked(first=first) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (HEAD, BODY[:-1]),  # more of it comes
+        (HEAD, BODY + b"P"),  # so does another request
+        (b"Host: x\r\n", BODY),
+        (HEAD + b"Transfer-Encoding: chunked\r\n", BODY),
+        (HEAD + b"Expect: 100-continue\r\n", BODY),
+        (HEAD + b"Connection: close\r\n", BODY),
+        (HEAD + b"Content-Length: 3\r\n", BODY),
+        (b"Content-Length: -14\r\n", BODY),
+        (b"Content-Length: 014x\r\n", BODY),
+    ],
+)
+def test_what_only_the_parser_can_judge_is_let_in(head: bytes, body: bytes) -> None:
+    assert asked(head, body) is None
+
+
+def test_a_head_that_is_not_there_yet_is_let_in() -> None:
+    assert refusal({LINE: Door(lambda: True, Count())}, LINE + b"Host: x\r\n") is None
