@@ -166,6 +166,7 @@ MACHINE: Final = [
         "Charges that were held up",
         "ops",
         [
+            ("refused at the door", rate("requests_shed_total")),
             ("account locked elsewhere", rate("charge_set_aside_total")),
             ("batch taken apart", rate("charge_batches_isolated_total")),
             ("caller left", rate("charge_callers_gone_total")),

@@ -53,8 +53,8 @@ def _assigned(module: Path) -> Iterator[str]:
 def of_sessions() -> Iterator[tuple[str, object]]:
     """What is told to PostgreSQL: of requests all, of others what differs."""
     for name in ("REQUESTS", "RESERVED", "BACKGROUND"):
-        for key, value in getattr(sessions, name).items():
-            own = name == "REQUESTS" or sessions.REQUESTS.get(key) != value
+        for key, value in getattr(sessions, name).settings.items():
+            own = name == "REQUESTS" or sessions.REQUESTS.settings.get(key) != value
             if own and _OF_SESSION.search(key):
                 yield f"infra.sessions.{name}[{key}]", value
 

@@ -341,9 +341,7 @@ async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection) ->
 
 
 def _is_lost(error: BaseException, driver: asyncpg.Connection) -> bool:
-    if isinstance(error, TimeoutError):  # of a command: a connection that no longer answers
-        return True
-    if is_away(error):
+    if isinstance(error, TimeoutError) or is_away(error):  # a command that nobody answers any more
         return True
     if isinstance(error, asyncpg.InternalClientError):
         # The driver has heard the server's last words, but not yet that the connection is closed.
