@@ -21,6 +21,7 @@ BY_COMMAND = {"PICOPAY_WORKER", "PICOPAY_DATA_DIR"}
 NOT_IN_PRODUCTION = {
     *(name for name in NAMES if name.startswith("FAKE_PAYMENT_")),
     *("PICOPAY_URL", "REDIS_URL", "TRANSACTION_WEBHOOK_UNSIGNED"),
+    "METRICS_TOKEN",  # Prometheus asks from within; the proxy in front passes /metrics to nobody
 } - {"FAKE_PAYMENT_ENABLED"}
 SECRETS = {
     *("DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_PASSWORD", "APP_API_KEY", "ADMIN_SECRET"),
