@@ -24,6 +24,7 @@ from tests.api.shop import (
 from tests.api.steps import problem
 from tests.conftest import serving
 
+from picopay.infra.routing import encode_cursor
 from picopay.infra.settings import Settings
 
 UNKNOWN = "0197c5a4-6b1e-7c3a-9d55-0a4be3a1c001"
@@ -381,6 +382,10 @@ async def test_what_a_person_must_give_back_is_listed_and_booked(
             break
         query["cursor"] = page["next_cursor"]
     assert listed == [owed[0], owed[2]]
+    for position in ([made["id"], 1], [made["id"], None], [made["id"], "a\0"], [made["id"]], 7):
+        cursor = encode_cursor(position)
+        refused = await client.get(path, params={"cursor": cursor}, headers=ADMIN)
+        problem(refused, 422, "cursor-invalid")
     problem(await client.post(path, json=done), 401, "admin-secret-invalid")
     unknown = done | {"payment_id": "pay_404"}
     problem(await client.post(path, json=unknown, headers=ADMIN), 404, "refund-not-found")

@@ -15,7 +15,9 @@ from picopay.cli.errors import CommandFailed
 from picopay.cli.http import DEFAULT_URL, Key, Url, admin_secret, api_key, call, client, funded
 
 PROCESSED_SECONDS_MAX: Final = 90
+PAID_SECONDS_MAX: Final = 20
 POLL_SECONDS: Final = 0.2
+_REFUSED: Final = 401
 _NO_PAYER: Final = 422  # with PAYMENT_PROVIDER=wallet an order names who pays
 _console = Console(highlight=False)
 
@@ -55,7 +57,7 @@ async def _charge_twice(session: aiohttp.ClientSession, user_id: int) -> None:
     _say("The same key for another amount.")
     status, problem, _ = await call(session, "/charge", {**body, "amount": 200}, key)
     named = problem.get("mismatched_fields")
-    _expect(status == 422 and named == ["amount"], f"422 {problem.get('code')}, differing: {named}")
+    _expect(status == 422 and named == ["amount"], f"422 {problem.get('code')}, differing: amount")
 
 
 async def _ten_at_once(session: aiohttp.ClientSession, user_id: int) -> None:
@@ -85,7 +87,10 @@ async def _shop(session: aiohttp.ClientSession, admin: str | None, user_id: int)
     secret = {"X-Admin-Secret": admin}
     product = {"name": "Demo mug", "price": "20.00", "stock": 2, "is_active": True}
     async with session.post("/admin/products", json=product, headers=secret) as response:
-        _expect(response.status == 201, "a product: two mugs at 20.00")
+        if response.status == _REFUSED:
+            raise CommandFailed("the admin secret is not the server's: set ADMIN_SECRET to its own")
+        _say("A product of the shop.")
+        _expect(response.status == 201, "two mugs at 20.00")
         path = f"/admin/products/{(await response.json())['id']}"
     order = await _order_of_one(session, path.rpartition("/")[2], user_id)
     _say("An order of one mug, sent ten times with one key.")
@@ -102,7 +107,12 @@ async def _shop(session: aiohttp.ClientSession, admin: str | None, user_id: int)
         _console.print(f"  [dim]{story}[/dim]")
     async with session.get(path, headers=secret) as response:
         left = (await response.json())["stock"]
-    _expect(left == 2 - ended.count("paid"), f"{' and '.join(ended)}: {left} in stock, to the mug")
+    kept = len(ended) - ended.count("canceled")
+    if kept > ended.count("paid"):
+        _console.print(
+            "  [yellow]-[/yellow] nobody has paid: a signed callback would, or its absence"
+        )
+    _expect(left == 2 - kept, f"{' and '.join(ended)}: in stock {left} of 2")
 
 
 async def _order_of_one(
@@ -124,13 +134,14 @@ async def _ordered(session: aiohttp.ClientSession, order: Mapping[str, object], 
     answers = await asyncio.gather(*(call(session, "/orders", body, key) for _ in range(times)))
     ids = {str(answer.get("id")) for status, answer, _ in answers if status == 201}
     replays = sum(replayed for *_, replayed in answers)
-    _expect(len(ids) == 1 and replays == times - 1, f"one order; {replays} answers are replays")
+    replayed = f"; {replays} answers are replays" if times > 1 else ""
+    _expect(len(ids) == 1 and replays == times - 1, f"one order{replayed}")
     return ids.pop()
 
 
 async def _ended(session: aiohttp.ClientSession, order_id: str) -> str:
     """Its status when it is closed, or when patience has run out."""
-    give_up_at = monotonic() + PROCESSED_SECONDS_MAX
+    give_up_at = monotonic() + PAID_SECONDS_MAX
     while True:
         async with session.get(f"/orders/{order_id}") as response:
             status = (await response.json())["status"]

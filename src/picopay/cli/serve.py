@@ -292,9 +292,10 @@ def _banner(settings: Settings, servers: Servers | None, listener: socket.socket
 
 
 def _callbacks(settings: Settings) -> str:
-    if not settings.fake_payment_enabled:
+    if not settings.uses_payment_webhook_secret:
         return ""
-    return f"; callbacks of the fake provider are signed with {_signed_with(settings)}"
+    whose = "of the fake provider " if settings.fake_payment_enabled else ""
+    return f"; callbacks {whose}are signed with {_signed_with(settings)}"
 
 
 def _signed_with(settings: Settings) -> str:

@@ -132,6 +132,7 @@ FAMILIES: Final[Mapping[str, type[Problem]]] = {
     "internal-error": ServerFailed,
     "merchant-balance-insufficient": Declined,
     "method-not-allowed": Invalid,
+    "metrics-token-invalid": Unauthorized,
     "not-found": NotFound,
     "order-not-cancelable": Declined,
     "order-not-found": NotFound,

@@ -1,9 +1,11 @@
 """Group commit: of orders, and of what providers say of payments."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Final, TypeVar
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -14,7 +16,7 @@ from picopay.infra.sqlstates import WAITED, sqlstate
 from picopay.kernel.errors import Overloaded
 from picopay.ledger.errors import AccountLimit
 from picopay.orders import payments, service
-from picopay.orders.model import REFUND, OrderCommand, Result, Shop, Word
+from picopay.orders.model import REFUND, Order, OrderCommand, Result, Shop, Word
 from picopay.orders.rules import Busy, Declined, GiveBack, Made, Outcome, Replay, Settlement
 from picopay.outbox.bell import Rings
 
@@ -69,18 +71,33 @@ class Batcher:
         return outcomes
 
 
+@asynccontextmanager
+async def _one_of_few(slots: asyncio.Semaphore) -> AsyncGenerator[None]:
+    """Raises `Overloaded`."""
+    try:
+        async with asyncio.timeout(ALONE_SECONDS_MAX):
+            await slots.acquire()
+    except TimeoutError:
+        raise Overloaded("too many wait for orders that are locked") from None
+    try:
+        yield
+    finally:
+        slots.release()
+
+
 class _NotAllError(Exception):
     """Of a batch, one does not fit."""
 
 
 class Settler:
-    """All payments are booked on the same two accounts: together, or each waits for the other."""
+    """Ends orders. All payments are booked on the same two accounts: together, or each waits."""
 
     def __init__(self, db: Db, bell: Rings) -> None:
         self._db = db
         self._bell = bell
         self._gatherer = Gatherer("callbacks", self._commit)
         self._alone = asyncio.Semaphore(ALONE_MAX)
+        self._canceling = asyncio.Semaphore(ALONE_MAX)
 
     def full(self) -> bool:
         return self._gatherer.full()
@@ -97,15 +114,13 @@ class Settler:
         return settlement
 
     async def _by_itself(self, word: Word) -> Settlement:
-        try:
-            async with asyncio.timeout(ALONE_SECONDS_MAX):
-                await self._alone.acquire()
-        except TimeoutError:
-            raise Overloaded("too many callbacks wait for orders that are locked") from None
-        try:
+        async with _one_of_few(self._alone):
             return await payments.settle(self._db, word)
-        finally:
-            self._alone.release()
+
+    async def cancel(self, order_id: UUID) -> Order:
+        """Raises `Overloaded`, and what `service.cancel` does."""
+        async with _one_of_few(self._canceling):
+            return await service.cancel(self._db, order_id)
 
     async def close(self) -> None:
         """Commit everything that was accepted, then stop."""

@@ -58,7 +58,28 @@ SELECT format('the name of payment %s leads to order %s, which has no such payme
               k.resource_id)
   FROM idempotency_keys k
   LEFT JOIN order_payments p ON p.order_id = k.resource_id AND p.payment_id = k.key
- WHERE k.operation = 'payment' AND p.order_id IS NULL""",
+ WHERE k.operation = 'payment' AND p.order_id IS NULL
+UNION ALL
+SELECT format('payment %s of order %s was made for order %s', p.payment_id, p.order_id,
+              k.resource_id)
+  FROM order_payments p
+  JOIN idempotency_keys k ON k.operation = 'payment' AND k.key = p.payment_id
+   AND k.resource_id <> p.order_id
+ WHERE p.status = 'succeeded'""",
+    ),
+    by_query(
+        "open-payments",
+        "somebody is going to ask about every payment whose end is not known, and every refund",
+        checked="SELECT count(*) FROM order_payments WHERE status = 'pending'",
+        drifts="""
+SELECT format('nobody is going to ask about the %s of payment %s of order %s', o.what,
+              o.payment_id, o.order_id)
+  FROM (SELECT order_id, payment_id, 'end' AS what FROM order_payments WHERE status = 'pending'
+        UNION ALL
+        SELECT order_id, payment_id, 'refund' FROM order_refunds WHERE status = 'requested') o
+ WHERE NOT EXISTS (SELECT FROM outbox_queue q WHERE q.aggregate = 'order:' || o.order_id)
+   AND NOT EXISTS (SELECT FROM dead_letters d WHERE d.aggregate = 'order:' || o.order_id
+                                                AND d.resolved_at IS NULL)""",
     ),
     by_query(
         "order-refunds",

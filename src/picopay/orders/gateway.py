@@ -38,10 +38,10 @@ class Standing(StrEnum):
 
     @property
     def result(self) -> Result | None:
-        """None while it does not know."""
+        """None while it does not know. Money that was given back already pays nothing."""
         if self is Standing.PENDING:
             return None
-        return Result.FAILED if self is Standing.FAILED else Result.SUCCESS
+        return Result.SUCCESS if self is Standing.SUCCESS else Result.FAILED
 
 
 class Gateway(NamedTuple):

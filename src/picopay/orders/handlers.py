@@ -8,10 +8,11 @@ import orjson
 
 from picopay.infra import metrics
 from picopay.infra.db import Db
+from picopay.infra.http import Unanswered, Unreachable
 from picopay.infra.logs import log
 from picopay.infra.tx import Tx
 from picopay.orders import payments, rules
-from picopay.orders.gateway import Gateway
+from picopay.orders.gateway import Gateway, ProviderFailed
 from picopay.orders.model import (
     PAYMENTS,
     POLL,
@@ -59,9 +60,12 @@ class Payments:
         waited_seconds = await payments.waited_seconds(self._db, order_id, payment_id)
         if waited_seconds is None:
             return
-        result = (await self._gateway.standing(payment_id)).result
+        again_seconds = rules.poll_again_seconds(waited_seconds)
+        try:
+            result = (await self._gateway.standing(payment_id)).result
+        except (Unreachable, Unanswered, ProviderFailed) as error:
+            raise NotYet(again_seconds, str(error)) from error
         if result is None:
-            again_seconds = rules.poll_again_seconds(waited_seconds)
             raise NotYet(again_seconds, "the provider does not know yet")
         settlement = await payments.settle(self._db, Word(order_id, payment_id, result))
         log.info(POLLED, **payments.told(order_id, settlement))

@@ -24,6 +24,10 @@ POLL_SECONDS: Final = 60.0
 POLL_SECONDS_MAX: Final = 86_400.0
 
 
+# Visible ASCII: it becomes part of the provider's URLs, and of our logs.
+PAYMENT_ID: Final = r"^[\x21-\x7e]{1,150}$"
+
+
 class Timer(NamedTuple):
     """Something to be done about an order later."""
 

@@ -32,11 +32,15 @@ _NO_PROVIDER = Ignore("the order is paid from a wallet")
 
 
 async def ask(db: Db, order_id: UUID, timeout_seconds: float) -> Stored | None:
-    """Let the order wait for its payment; None if nobody has to be asked for it."""
+    """Let the order wait for its payment; None if nobody has to be asked for it.
+
+    A closed order is asked for again if an attempt has asked that never heard the answer: the
+    provider may hold a payment whose name we do not know, and its money has to come back.
+    """
     async with db.begin() as tx:
         stored = await saga.lock(tx, order_id)
         if stored.order.status not in OPEN:
-            return None
+            return stored if await saga.is_asked_unheard(tx, stored) else None
         free = stored.order.total.minor == 0
         if free:
             await saga.pay(tx, [Paying(stored, FREE, stored.payer)])
@@ -201,6 +205,10 @@ async def refund_due(db: Db, order_id: UUID, payment_id: str) -> Refund | None:
     async with db.begin() as tx:
         refund = await store.lock_refund(tx, order_id, payment_id)
         await saga.check_ours(tx, order_id, payment_id)
+        if refund is not None and refund.status is RefundStatus.FAILED:
+            # Tried again: meanwhile no person may do the same.
+            await store.save_refund(tx, refund, RefundStatus.REQUESTED)
+            await store.tell(tx, order_id, Step(Happened.REFUND_REQUESTED, payment_id))
     return None if refund is None or refund.status is RefundStatus.SUCCEEDED else refund
 
 
@@ -218,7 +226,7 @@ async def refunded(db: Db, order_id: UUID, payment_id: str) -> None:
 async def returned(db: Db, order_id: UUID, payment_id: str) -> Refund:
     """A person has given the money back, since no provider could; repeats change nothing.
 
-    Raises `RefundNotFound`, `RefundInProgress` and `OrderNotFound`.
+    Raises `RefundNotFound`, `RefundInProgress`, `PaymentOfAnotherOrder` and `OrderNotFound`.
     """
     async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
         stored = await saga.lock(tx, order_id)
@@ -227,6 +235,7 @@ async def returned(db: Db, order_id: UUID, payment_id: str) -> Refund:
             raise RefundNotFound(order_id, payment_id)
         if refund.status is RefundStatus.REQUESTED:
             raise RefundInProgress("the provider is still being asked for it")
+        await saga.check_ours(tx, order_id, payment_id)
         if is_new := refund.status is RefundStatus.FAILED:
             await saga.refunded(tx, stored, refund)
     if is_new:

@@ -1,5 +1,6 @@
 """HTTP edge of refunds of orders: what is owed, and what a person has given back."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Final
 from uuid import UUID
@@ -15,7 +16,7 @@ from picopay.infra.logs import log
 from picopay.infra.problems import documented
 from picopay.infra.routing import decode_cursor, limited_page, takes
 from picopay.orders import payments
-from picopay.orders.model import RefundFilter
+from picopay.orders.model import PAYMENT_ID, RefundFilter
 from picopay.orders.schemas import (
     OrderRefundOut,
     OrderRefundPageOut,
@@ -65,4 +66,6 @@ async def post_returned(request: Request) -> Response:
 
 def _position(raw: Sequence[str]) -> tuple[UUID, str]:
     order_id, payment_id = raw
+    if not re.fullmatch(PAYMENT_ID, payment_id):
+        raise ValueError(payment_id)
     return UUID(order_id), payment_id

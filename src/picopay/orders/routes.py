@@ -174,12 +174,13 @@ async def get_timeline(request: Request, order_id: UUID) -> Response:
     "/orders/{order_id}/cancel",
     response_model=OrderOut,
     summary="Cancel an order that is not paid; its stock goes back",
-    responses=_ONE | documented("order-not-cancelable"),
+    responses=_ONE | documented("order-not-cancelable", "overloaded"),
     openapi_extra=guards.OPTIONAL,
     dependencies=[Depends(_require_key_if_asked)],
 )
 async def post_cancel(request: Request, order_id: UUID) -> Response:
-    order = await service.cancel(request.app.state.db, order_id)
+    settler: Settler = request.app.state.settler
+    order = await settler.cancel(order_id)
     log.info("order.canceled", order_id=str(order_id))
     return Json(OrderOut.of(order))
 

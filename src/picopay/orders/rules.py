@@ -1,10 +1,11 @@
 """What becomes of orders: pure, so that every sequence of events can be tried."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-from unicodedata import normalize
+from unicodedata import category, normalize
 from uuid import UUID
 
 from picopay.catalog.model import MoveReason, Product, StockMove
@@ -31,6 +32,8 @@ from picopay.orders.model import (
     Status,
 )
 from picopay.users.errors import UserNotFound
+
+_UNSEEN: Final = frozenset({"Cf", "Me", "Mn"})  # formats and marks, of what NFKC leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +206,16 @@ def poll_again_seconds(waited_seconds: float) -> float:
 
 
 def limited_as(user_email: str) -> str:
-    """Whose orders count together: as most mail servers would deliver it, tags and case aside.
+    """Whose orders count together: as most mail servers would deliver it.
 
-    Width and composition of letters aside too (NFKC): what looks alike counts as one.
+    Without regard to case, tags, quotes, width and composition of letters (NFKC), marks that are
+    not seen, and how the domain is spelled (IDNA).
     """
-    local, _, domain = normalize("NFKC", user_email).casefold().rpartition("@")
+    text = normalize("NFKC", user_email).casefold()
+    local, _, domain = "".join(c for c in text if category(c) not in _UNSEEN).rpartition("@")
+    local = local.strip('"')
+    with suppress(UnicodeError):
+        domain = domain.rstrip(".").encode("idna").decode()
     return f"{local.partition('+')[0] or local}@{domain}"
 
 

@@ -33,6 +33,7 @@ from picopay.orders.model import (
     Order,
     Payment,
     PaymentStatus,
+    Provider,
     Refund,
     RefundStatus,
     Result,
@@ -73,6 +74,16 @@ async def ask_for_payment(tx: Tx, order: Order, timeout_seconds: float) -> None:
     await _later(tx, order.id, TIMEOUT, timeout_seconds)
 
 
+async def is_asked_unheard(tx: Tx, stored: Stored) -> bool:
+    """Whether the provider was asked, and no payment of the order is known."""
+    if stored.provider is not Provider.FAKE:
+        return False
+    payments = (await store.select_payments(tx, [stored.order.id]))[stored.order.id]
+    return not payments and await store.has_happened(
+        tx, stored.order.id, Happened.PAYMENT_REQUESTED
+    )
+
+
 async def strangers(tx: Tx, named: Mapping[UUID, str]) -> set[UUID]:
     """Which of the orders name a payment that the provider has made for another one."""
     keys = {order_id: _key_of(payment_id) for order_id, payment_id in named.items()}
@@ -95,11 +106,11 @@ async def bind(tx: Tx, order: Order, payment_id: str) -> None:
 
     Raises `PaymentOfAnotherOrder`.
     """
-    if payment_id in (await store.select_payments(tx, [order.id]))[order.id]:
-        return
     key = _key_of(payment_id)
     if (await idempotency.claim(tx, {key: order.id})).get(key, order.id) != order.id:
         raise PaymentOfAnotherOrder(payment_id)
+    if payment_id in (await store.select_payments(tx, [order.id]))[order.id]:
+        return  # its callback was faster
     await store.save_payment(tx, order.id, Payment(payment_id, PaymentStatus.PENDING))
     if order.status in OPEN and order.payment_id is None:
         await store.save(tx, order, order.status, payment_id)

@@ -12,6 +12,7 @@ from picopay.infra.routing import MoneyOut, Page, UserIdIn
 from picopay.kernel.money import Money
 from picopay.orders import rules
 from picopay.orders.model import (
+    PAYMENT_ID,
     Line,
     Order,
     OrderCommand,
@@ -42,8 +43,7 @@ EmailIn = Annotated[
 ]
 
 
-# Visible ASCII: it becomes part of the provider's URLs, and of our logs.
-PaymentIdIn = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,150}$", examples=["pay_4711"])]
+PaymentIdIn = Annotated[str, Field(pattern=PAYMENT_ID, examples=["pay_4711"])]
 
 
 class OrderLineIn(BaseModel):

@@ -312,6 +312,14 @@ async def save_refund(
     _expect_one("order_refunds", (await tx.execute(statement)).rowcount)
 
 
+async def has_happened(tx: Tx, order_id: UUID, happened: Happened) -> bool:
+    return await tx.driver.fetchval(
+        "SELECT EXISTS (SELECT FROM order_events WHERE order_id = $1 AND happened = $2)",
+        order_id,
+        happened,
+    )
+
+
 async def select_timeline(tx: Tx, order_id: UUID) -> list[TimelineEntry]:
     query = select(OrderEvents.__table__).where(OrderEvents.order_id == order_id)
     rows = await tx.execute(query.order_by(OrderEvents.seq))

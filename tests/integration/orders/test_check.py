@@ -56,6 +56,21 @@ TAMPERINGS = {
         "DELETE FROM order_payments",
         *("payment-names", "which has no such payment"),
     ),
+    "a payment that was made for another": (
+        """UPDATE idempotency_keys SET resource_id = gen_random_uuid()
+            WHERE operation = 'payment'""",
+        *("payment-names", "was made for order"),
+    ),
+    "a payment that nobody asks about": (
+        """DELETE FROM outbox_queue;
+           UPDATE order_payments SET status = 'pending', posting_id = NULL""",
+        *("open-payments", "nobody is going to ask about the end of payment"),
+    ),
+    "a refund that nobody asks for": (
+        """DELETE FROM outbox_queue;
+           UPDATE order_refunds SET status = 'requested', posting_id = NULL""",
+        *("open-payments", "nobody is going to ask about the refund of payment"),
+    ),
     "a refund never asked for": (
         "DELETE FROM order_refunds",
         *("order-refunds", "came in vain, and is not asked back"),
@@ -109,7 +124,9 @@ def invariants() -> Iterator[str]:
 async def test_an_honest_shop_is_clean_and_each_of_its_invariants_can_be_broken(shop: Db) -> None:
     assert await drifts(shop) == {}
     named = {report.name for report in await verify(shop)}
-    of_orders = {name for name in named if name.startswith(("order-", "payment-", "paid-"))}
+    of_orders = {
+        name for name in named if name.startswith(("order-", "payment-", "paid-", "open-"))
+    }
     assert of_orders == set(invariants())
 
 

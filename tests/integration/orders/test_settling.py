@@ -72,8 +72,12 @@ def failed(order_id: UUID) -> Word:
     return paid(order_id)._replace(result=Result.FAILED)
 
 
+async def named(db: Db) -> dict[str, list[str]]:
+    return {report.name: report.named for report in await verify(db) if report.drifts}
+
+
 async def assert_clean(db: Db) -> None:
-    drifts = {report.name: report.named for report in await verify(db) if report.drifts}
+    drifts = await named(db)
     # Nobody has told the provider to give money back, or asked for what is owed.
     assert not drifts.keys() - {"paid-orders"}, drifts
 
@@ -208,6 +212,34 @@ async def test_the_payment_that_was_made_for_an_order_pays_no_other(
     await assert_clean(db)
 
 
+async def test_a_callback_that_was_faster_than_the_providers_answer_leaves_the_name_its_owner(
+    settler: Settler, orders: list[UUID], db: Db
+) -> None:
+    word = paid(orders[0])
+    assert await settler.settle(word) == Pay()
+    await payments.bind(db, orders[0], word.payment_id)
+    with pytest.raises(PaymentOfAnotherOrder):
+        await settler.settle(word._replace(order_id=orders[1]))
+
+
+async def test_a_payment_whose_name_was_never_heard_is_asked_for_after_the_order_was_closed(
+    settler: Settler, orders: list[UUID], db: Db
+) -> None:
+    """The provider may hold its money: the same key finds it, and it goes back."""
+    unasked, unheard, heard, *_ = orders
+    for order_id in (unheard, heard):
+        assert await payments.ask(db, order_id, 900) is not None
+    await payments.bind(db, heard, paid(heard).payment_id)
+    for order_id in (unasked, unheard, heard):
+        await settler.cancel(order_id)
+    assert await payments.ask(db, unasked, 900) is None
+    assert await payments.ask(db, heard, 900) is None
+    assert await payments.ask(db, unheard, 900) is not None
+    await payments.bind(db, unheard, paid(unheard).payment_id)
+    assert await settler.settle(paid(unheard)) == GiveBack()
+    await assert_clean(db)
+
+
 async def test_money_that_another_orders_payment_brought_is_not_given_back_for_this_one(
     orders: list[UUID], db: Db
 ) -> None:
@@ -219,6 +251,39 @@ async def test_money_that_another_orders_payment_brought_is_not_given_back_for_t
     await payments.bind(db, mine, name)
     with pytest.raises(PaymentOfAnotherOrder):
         await payments.refund_due(db, other, name)
+    async with db.begin() as tx:
+        await payments.refund_failed(tx, other, name)
+    with pytest.raises(PaymentOfAnotherOrder):
+        await payments.returned(db, other, name)
+    assert "was made for order" in (await named(db))["payment-names"][0]
+
+
+async def test_a_refund_that_is_tried_again_is_no_persons_meanwhile(
+    settler: Settler, orders: list[UUID], db: Db
+) -> None:
+    word = paid(orders[0])
+    await settler.cancel(word.order_id)
+    await settler.settle(word)
+    async with db.begin() as tx:
+        await payments.refund_failed(tx, word.order_id, word.payment_id)
+    assert await payments.refund_due(db, word.order_id, word.payment_id) is not None
+    with pytest.raises(RefundInProgress):
+        await payments.returned(db, word.order_id, word.payment_id)
+
+
+async def test_cancels_of_a_locked_order_hold_few_connections(
+    settler: Settler, orders: list[UUID], owner: asyncpg.Connection
+) -> None:
+    async with owner.transaction():
+        await owner.execute("SELECT FROM orders WHERE id = $1 FOR UPDATE", orders[0])
+        waiting = [asyncio.create_task(settler.cancel(orders[0])) for _ in range(40)]
+        await asyncio.sleep(0.5)
+        held = """SELECT count(*) FROM pg_stat_activity
+                   WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+        assert 0 < await owner.fetchval(held) <= ALONE_MAX
+        _, undone = await asyncio.wait(waiting, timeout=ALONE_SECONDS_MAX + 3)
+        assert not undone
+    assert all(task.exception() for task in waiting)
 
 
 async def test_a_person_gives_back_what_no_provider_could(orders: list[UUID], db: Db) -> None:

@@ -260,6 +260,11 @@ def test_what_has_been_pending_for_long_is_asked_about_seldom(
         "ada+1@example.com",
         "ada+@example.com",
         "\N{FULLWIDTH LATIN SMALL LETTER A}da@example.com",
+        "a\N{COMBINING GRAPHEME JOINER}da@example.com",
+        '"ada"@example.com',
+        "ada@example.com.",
+        "ada@example\N{IDEOGRAPHIC FULL STOP}com",
+        "ada@exam\N{SOFT HYPHEN}ple.com",
     ],
 )
 def test_the_orders_of_look_alikes_count_together(user_email: str) -> None:
@@ -269,3 +274,9 @@ def test_the_orders_of_look_alikes_count_together(user_email: str) -> None:
 @pytest.mark.parametrize("user_email", ["adam@example.com", "+1@example.com", "ada@example.org"])
 def test_the_orders_of_others_do_not(user_email: str) -> None:
     assert rules.limited_as(user_email) != "ada@example.com"
+
+
+def test_a_domain_is_the_same_however_it_is_spelled() -> None:
+    assert rules.limited_as("ada@b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example") == (
+        rules.limited_as("ada@xn--bcher-kva.example")
+    )
