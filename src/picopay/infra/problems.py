@@ -1,6 +1,8 @@
 """How refusals are shown: RFC 9457 problem documents, one status for each code."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -101,11 +103,17 @@ def response(refused: Refused) -> Response:
     return Response(content, _status(refused), headers=headers, media_type=MEDIA_TYPE)
 
 
-def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI `responses` of a route that may answer with these problems."""
+def documented(
+    *codes: str, own_statuses: Mapping[str, int] = MappingProxyType({})
+) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of a route that may answer with these problems.
+
+    `own_statuses` are those that the route gives to codes which have another elsewhere.
+    """
     by_status: dict[int | str, dict[str, Any]] = {}
     for code in codes:
-        status, title = PROBLEMS[code]
+        usual, title = PROBLEMS[code]
+        status = own_statuses.get(code, usual)
         entry = by_status.setdefault(
             status,
             {

@@ -1,5 +1,6 @@
 """HTTP edge of orders: place, look, cancel, and what payment providers call back."""
 
+from http import HTTPStatus
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -49,7 +50,7 @@ _KEY: Final = header(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255},
     "Makes a retry safe: the same key places one order, however often it is sent.",
-)
+) | {"required": True}
 _SIGNATURE: Final = header("X-Signature", {"type": "string"}, "Hex HMAC-SHA256 of the raw body.")
 WINDOW_SECONDS: Final = 60
 _REPLAY_HEADERS: Final = {"Idempotent-Replayed": "true"}
@@ -63,8 +64,9 @@ _REPLAY_HEADERS: Final = {"Idempotent-Replayed": "true"}
     responses={201: REPLAYABLE}
     | documented(
         *guards.PROBLEMS, "validation", "idempotency-key-invalid", "product-unavailable",
-        "insufficient-stock", "order-too-large", "user-not-found", "rate-limited", "overloaded",
-        "body-too-large", "database-unavailable",
+        "insufficient-stock", "idempotency-key-reused", "order-too-large", "user-not-found",
+        "rate-limited", "overloaded", "body-too-large", "database-unavailable",
+        own_statuses={"idempotency-key-reused": HTTPStatus.CONFLICT},
     ),
     openapi_extra=takes(OrderIn, _KEY) | guards.OPTIONAL,
 )  # fmt: skip
