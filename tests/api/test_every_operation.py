@@ -40,6 +40,8 @@ ADMIN: Final = {
     "GET /admin/products/{product_id}",
     "PATCH /admin/products/{product_id}",
     "DELETE /admin/products/{product_id}",
+    "GET /admin/refunds",
+    "POST /admin/refunds",
 }
 SCOPES: Final = {
     "POST /charge": Scope.CHARGES,

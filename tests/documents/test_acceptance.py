@@ -22,6 +22,7 @@ def test_every_scenario_is_on_the_page_and_every_one_of_the_page_exists() -> Non
     assert PAGE.read_text().count("**Given**") == len(named)
 
 
+@pytest.mark.nightly
 @pytest.mark.kill
 @pytest.mark.timeout(400)
 @pytest.mark.xdist_group("documents")

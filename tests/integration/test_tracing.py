@@ -20,7 +20,7 @@ from tests.integration.outbox.workers import drained
 from tests.processes import PICOPAY, free_port
 
 from picopay.app import create_app
-from picopay.infra import logs, tracing
+from picopay.infra import tracing
 from picopay.infra.middleware import Edge
 from picopay.infra.settings import Settings
 
@@ -220,7 +220,6 @@ async def test_what_fails_says_what_kind_of_failure_it_was(
 async def test_a_log_line_names_its_trace(
     collector: Collector, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure("INFO", "json")
     async with tracing_to(collector.url, settings) as client:
         await a_user(client)
         await a_charge(client, **SAMPLED)

@@ -37,7 +37,8 @@ _RESERVED: Final = {
 RESERVED: Final = Kind("reserved", _ALL | _RESERVED)
 
 # For work that comes back later: of a row that is locked for long it lets go, for the others' sake.
-BACKGROUND: Final = Kind("background", _ALL | {"lock_timeout": "250ms"})
+# Statistics of a queue tell of another hour: nothing of it is ever to be found by reading all.
+BACKGROUND: Final = Kind("background", _ALL | {"lock_timeout": "250ms", "enable_seqscan": "off"})
 
 # PostgreSQL counts a statement's time only from when it has all of it; since version 17 it can
 # count a transaction's.

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 from tests.conftest import TABLES, Stores
 
+from picopay.infra import sessions
 from picopay.outbox import store
 from picopay.outbox.model import ALL_TIME_SECONDS
 
@@ -65,6 +66,8 @@ async def plans(stores: Stores) -> AsyncIterator[Plans]:
         TOKEN,
         LEASED,
     )
+    seqscan = sessions.BACKGROUND.settings["enable_seqscan"]  # as the relay's sessions have it
+    await owner.execute(f"SET enable_seqscan = {seqscan}")
     for name, statement in STATEMENTS.items():
         await owner.execute(f"PREPARE {name} AS {statement}")
     found: Plans = {}
