@@ -131,7 +131,13 @@ def consumers(db: Db, gateway: Gateway, timeout_seconds: float) -> tuple[Consume
         Consumer(POLL.consumer, alone=own.poll, concurrency=CONCURRENCY),
         Consumer(TIMEOUT.consumer, alone=own.time_out, concurrency=CONCURRENCY),
         Consumer(REFUND.consumer, alone=own.refund, on_dead=refund_failed),
+        # One that waits for its user's account is not to hold up others'.
         Consumer(
-            WALLETS, together=wallets.pay, on_done=wallets.count, on_dead=give_up, batch_max=1
+            WALLETS,
+            together=wallets.pay,
+            on_done=wallets.count,
+            on_dead=give_up,
+            batch_max=1,
+            concurrency=CONCURRENCY,
         ),
     )

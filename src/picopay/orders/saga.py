@@ -49,6 +49,7 @@ from picopay.outbox.model import NewEvent
 
 # For requests; workers come back later, and let go sooner.
 LOCK_TIMEOUT_MS: Final = 1_000
+PAYMENTS_MAX: Final = 100  # of an order, and more only if they bring money
 
 
 class Paying(NamedTuple):
@@ -124,9 +125,12 @@ async def settle(tx: Tx, stored: Stored, payment_id: str, result: Result) -> Set
     Raises `PaymentOfAnotherOrder`.
     """
     order_id = stored.order.id
-    payment = (await store.select_payments(tx, [order_id]))[order_id].get(payment_id)
+    known = (await store.select_payments(tx, [order_id]))[order_id]
+    payment = known.get(payment_id)
     if payment is None:
         await check_ours(tx, order_id, payment_id)
+        if result is Result.FAILED and len(known) >= PAYMENTS_MAX:
+            return Ignore(rules.ANOTHER)  # what brings no money need not be kept for ever
     settlement = rules.settle(stored.order, payment, payment_id, result)
     match settlement:
         case Pay():

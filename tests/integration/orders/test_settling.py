@@ -34,6 +34,7 @@ from picopay.orders.model import (
     Word,
 )
 from picopay.orders.rules import REPEATED, Compensate, GiveBack, Ignore, Made, Pay
+from picopay.orders.saga import PAYMENTS_MAX
 from picopay.outbox.bell import Bell
 
 SHOP = Shop(Provider.FAKE, "USD")
@@ -303,4 +304,19 @@ async def test_a_person_gives_back_what_no_provider_could(orders: list[UUID], db
     assert await payments.refund_due(db, order_id, word.payment_id) is None
     told = [entry.happened for entry in await service.timeline(db, order_id)]
     assert told.count("refund.succeeded") == 1
+    await assert_clean(db)
+
+
+async def test_failures_without_end_do_not_fill_an_orders_timeline(
+    settler: Settler, orders: list[UUID], db: Db
+) -> None:
+    """Its entries are numbered, and the last number would be the last word about it."""
+    order_id = orders[0]
+    assert await settler.settle(paid(order_id)) == Pay()
+    others = [Word(order_id, f"other-{n}", Result.FAILED) for n in range(PAYMENTS_MAX + 20)]
+    for word in others:
+        assert isinstance(await payments.settle(db, word), Ignore)
+    assert len(await service.timeline(db, order_id)) <= PAYMENTS_MAX + 5
+    late = Word(order_id, "late", Result.SUCCESS)
+    assert await settler.settle(late) == GiveBack()
     await assert_clean(db)
