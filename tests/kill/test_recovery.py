@@ -27,6 +27,8 @@ RECOVERED_SECONDS_MAX = 10
 # A charge may wait for the batch before its own, and both for the database to come back.
 TOLD_SECONDS_MAX = 2 * LOST_DATABASE_SECONDS + 2
 SOAK_SECONDS = 20
+CHARGES_MIN = 200
+SLOW_SECONDS_MAX = 60
 VICTIMS = ["server", "server", "postgres", "valkey"]
 
 
@@ -83,7 +85,10 @@ async def test_random_kills_for_20_seconds_lose_nothing_and_double_nothing(site:
         users = await first.new_users(12)
         async with load(shopping, (first, second), users, moments):
             end = time.monotonic() + SOAK_SECONDS
-            while time.monotonic() < end:
+            # A slow machine is up for less of the time: until there was enough to kill.
+            while time.monotonic() < end or (
+                len(moments) <= CHARGES_MIN and time.monotonic() < end + SLOW_SECONDS_MAX
+            ):
                 await asyncio.sleep(chance.uniform(0.2, 1.5))
                 if not planned:
                     planned = chance.sample(VICTIMS, len(VICTIMS))
@@ -92,7 +97,7 @@ async def test_random_kills_for_20_seconds_lose_nothing_and_double_nothing(site:
         measured_figure("kills", len(killed))
         measured_figure("charges", len(moments))
         assert set(killed) == set(VICTIMS)
-        assert len(moments) > 200
+        assert len(moments) > CHARGES_MIN
         await assert_told_is_there(site, shopping)
         await shopping.ask_again(first, answered_max=AGAIN_MAX)
     assert shopping.statuses <= {200, 503}
