@@ -382,7 +382,9 @@ async def test_what_a_person_must_give_back_is_listed_and_booked(
             break
         query["cursor"] = page["next_cursor"]
     assert listed == [owed[0], owed[2]]
-    for position in ([made["id"], 1], [made["id"], None], [made["id"], "a\0"], [made["id"]], 7):
+    of = done["order_id"]
+    positions: list[object] = [[of, 1], [of, None], [of, "a\0"], [of], 7]
+    for position in positions:
         cursor = encode_cursor(position)
         refused = await client.get(path, params={"cursor": cursor}, headers=ADMIN)
         problem(refused, 422, "cursor-invalid")
