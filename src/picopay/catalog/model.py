@@ -10,8 +10,6 @@ from picopay.kernel.money import Money
 NAME_LENGTH_MAX: Final = 200
 PRICE_MINOR_MAX: Final = 10**12 - 1  # NUMERIC(12,2), in cents
 STOCK_MAX: Final = 2**31 - 1
-# What an administrator may set leaves room for what canceled orders bring back.
-STOCK_SET_MAX: Final = 2_000_000_000
 
 
 class MoveReason(StrEnum):

@@ -16,7 +16,7 @@ from picopay.catalog import rules
 from picopay.catalog.model import (
     NAME_LENGTH_MAX,
     PRICE_MINOR_MAX,
-    STOCK_SET_MAX,
+    STOCK_MAX,
     Change,
     Listing,
     NewProduct,
@@ -59,7 +59,7 @@ PriceIn = Annotated[
         }
     ),
 ]
-StockIn = Annotated[int, Field(strict=True, ge=0, le=STOCK_SET_MAX, examples=[10])]
+StockIn = Annotated[int, Field(strict=True, ge=0, le=STOCK_MAX, examples=[10])]
 FlagIn = Annotated[bool, Field(strict=True)]
 
 
