@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from hashlib import sha1
 from itertools import chain
-from time import monotonic
 from typing import Final, NamedTuple, cast
 
 from redis.asyncio import Redis
@@ -22,9 +21,6 @@ from picopay.infra.redis import Fast
 # The server does nothing else while a script runs: so many requests take it a few ms.
 BATCH_MAX: Final = 256
 WAITING_MAX: Final = 4_096
-# Who has waited here for this part of the time budget is not sent: what is left of it might be too
-# little for a Redis that is well, and blame it.
-_PATIENCE: Final = 0.5
 
 # ARGV: for each request `take` or `back`, its member, the count of its keys, and for each of them
 # limit and window. Answers two numbers each: which rule limits it (0: none), and for how long.
@@ -77,7 +73,6 @@ _BACK: Final = b"back"
 class _Request(NamedTuple):
     verb: bytes
     grant: Grant
-    since: float
     verdict: "asyncio.Future[Verdict | None]"
 
 
@@ -103,7 +98,7 @@ class RedisWindows:
         if not self._redis.available or len(self._waiting) >= WAITING_MAX:
             return None
         verdict: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(verb, grant, monotonic(), verdict))
+        self._waiting.append(_Request(verb, grant, verdict))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_waiting())
         return await verdict
@@ -124,12 +119,8 @@ class RedisWindows:
             _answer(left, None)
 
     async def _send(self, batch: Sequence[_Request]) -> object:
-        waited_seconds = monotonic() - batch[0].since
-        if waited_seconds > _PATIENCE * self._redis.budget_seconds:
-            return None
-        return await self._redis.call(
-            lambda redis: _run(redis, batch), spent_seconds=waited_seconds
-        )
+        """The budget begins with the trip: a burst of ours must not make each process count alone."""
+        return await self._redis.call(lambda redis: _run(redis, batch))
 
 
 async def _run(redis: Redis, batch: Sequence[_Request]) -> object:

@@ -22,6 +22,9 @@ from picopay.infra.redis import Fast
 WRITES_MAX: Final = 20_000
 BIND_EVERY_SECONDS: Final = 0.5
 _DIGEST_BYTES: Final = 16
+# Who has waited here for this part of the time budget asks the database: what is left of it might
+# be too little for a Redis that is well, and blame it.
+_PATIENCE: Final = 0.5
 
 # One command for all: a pipeline of SETs costs the client ten times as much.
 _STORE: Final = """
@@ -124,15 +127,20 @@ class ReplayCache:
                 asked, self._waiting = self._waiting, []
                 names = [name for name, _ in asked]
                 spent = monotonic() - self._waiting_since
-                values = await self._redis.call(
-                    lambda redis, names=names: redis.mget(names), spent_seconds=spent
-                )
-                self._answer(asked, values)
+                self._answer(asked, await self._read(names, spent))
         finally:
             # Whatever went wrong, nobody is left waiting for it.
             self._reader = None
             left, self._waiting = [*asked, *self._waiting], []
             self._answer(left, None)
+
+    async def _read(self, names: Sequence[str], spent_seconds: float) -> object:
+        assert self._redis is not None
+        if spent_seconds > _PATIENCE * self._redis.budget_seconds:
+            return None
+        return await self._redis.call(
+            lambda redis: redis.mget(list(names)), spent_seconds=spent_seconds
+        )
 
     async def _write_waiting(self) -> None:
         assert self._redis is not None

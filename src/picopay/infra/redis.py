@@ -5,7 +5,8 @@ again until a probe in the background finds it answering.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
 from redis.asyncio import Redis
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 PROBE_EVERY_SECONDS: Final = 0.5
 CONNECTIONS_MAX: Final = 16
+# The client's own limits, which end what our budget did not.
+SOCKET_SECONDS_MAX: Final = 5.0
+_LOOK_SECONDS: Final = 0.002
 
 
 class Fast:
@@ -28,8 +32,8 @@ class Fast:
     def __init__(self, url: str, *, budget_seconds: float) -> None:
         self._redis: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its own **kwargs
             url,
-            socket_timeout=budget_seconds,
-            socket_connect_timeout=budget_seconds,
+            socket_timeout=SOCKET_SECONDS_MAX,
+            socket_connect_timeout=SOCKET_SECONDS_MAX,
             max_connections=CONNECTIONS_MAX,
             retry=Retry(NoBackoff(), 0),
         )
@@ -50,7 +54,7 @@ class Fast:
         if not self.available:
             return None
         try:
-            async with asyncio.timeout(max(0.0, self.budget_seconds - spent_seconds)):
+            async with _within(self.budget_seconds - spent_seconds):
                 return await work(self._redis)
         except ResponseError as error:
             # It answers, if only to refuse, as a full one refuses writes: no reason to stay away.
@@ -73,7 +77,7 @@ class Fast:
         while True:
             await asyncio.sleep(PROBE_EVERY_SECONDS)
             try:
-                async with asyncio.timeout(self.budget_seconds):
+                async with _within(self.budget_seconds):
                     await _ping(self._redis)
             except Exception:  # noqa: BLE001, S112 - whatever it is, Redis is not back yet
                 continue
@@ -86,6 +90,22 @@ class Fast:
         if self._probe is not None:
             self._probe.cancel()
         await self._redis.aclose()
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncGenerator[None]:
+    """A timeout that takes what has arrived: this process may have been too busy to look.
+
+    Timers go first in a turn of the event loop, so a plain one would blame Redis for our own
+    bursts.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time() + _LOOK_SECONDS))
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 async def _ping(redis: "Redis") -> bool:

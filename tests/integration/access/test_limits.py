@@ -509,3 +509,17 @@ async def test_a_value_of_another_type_leaves_the_limit_in_force(
     command(clean.redis_url, "DEL", name)
     command(clean.redis_url, "SET", name, "nonsense")
     assert [await allowed(limits) for _ in range(5)] == [True] * 4 + [False]
+
+
+async def test_a_process_too_busy_to_look_does_not_blame_redis(clean: Stores) -> None:
+    """Its burst is still counted where all processes count, not in its own memory alone."""
+    alone = counted("limiter_fallback_total")
+    async with opened(clean.redis_url, BUDGET_SECONDS) as limits:
+        burst = [asyncio.create_task(allowed(limits)) for _ in range(20)]
+        await asyncio.sleep(0)  # they are on their way
+        await asyncio.sleep(0)
+        time.sleep(1.5 * BUDGET_SECONDS)  # noqa: ASYNC251 - the loop is what is to be held up
+        assert sum(await asyncio.gather(*burst)) == FIVE.limit
+    async with opened(clean.redis_url, BUDGET_SECONDS) as another:
+        assert not await allowed(another)
+    assert counted("limiter_fallback_total") == alone
