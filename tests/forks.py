@@ -1,33 +1,111 @@
 """Runs `picopay` commands in forks of one process that has imported them all.
 
-Importing takes a second each time, of which nothing is to be learnt. What runs is the entry point,
+Importing takes seconds each time, of which nothing is to be learnt. What runs is the entry point,
 in a process, an environment and a folder of its own. This file is also that process's program.
 """
 
+import ctypes
 import json
 import os
+import runpy
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
+from uuid import uuid4
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Process(Protocol):
+    """What tests use of a `subprocess.Popen`."""
+
+    pid: int
+    returncode: Any
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Fork:
+    """A process that was forked for us by another; how it ended is told in a file."""
+
+    def __init__(self, pid: int, told: Path) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._told = told
+        self._descriptor = os.pidfd_open(pid)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self._told.exists():
+            self.returncode = int(self._told.read_text())
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        ended, _, _ = select.select([self._descriptor], [], [], timeout)
+        if not ended:
+            raise subprocess.TimeoutExpired("picopay", timeout or 0)
+        while (status := self.poll()) is None:
+            time.sleep(0.001)
+        return status
+
+    def send_signal(self, sig: int) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, sig)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def spawn_command(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
+    """`picopay` with these arguments in the background, in the log's folder; it ends with us."""
+    log.touch()
+    told = log.parent / f".{uuid4().hex}.status"
+    answer = _ask("spawn", arguments, environment, cwd=log.parent, log=str(log), told=str(told))
+    return Fork(answer["pid"], told)
 
 
 def run_command(
     arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path
 ) -> subprocess.CompletedProcess[str]:
     """As `picopay` with these arguments."""
+    return subprocess.CompletedProcess(**_ask("run", arguments, environment, cwd=cwd))
+
+
+def _ask(
+    what: str, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path, **more: str
+) -> dict[str, Any]:
     parent = _parent()
     assert parent.stdin is not None
     assert parent.stdout is not None
-    wanted = {"arguments": list(arguments), "environment": dict(environment), "cwd": str(cwd)}
+    wanted = {
+        "what": what,
+        "arguments": list(arguments),
+        "environment": dict(environment),
+        "cwd": str(cwd),
+        **more,
+    }
     parent.stdin.write(json.dumps(wanted) + "\n")
     parent.stdin.flush()
-    return subprocess.CompletedProcess(**json.loads(parent.stdout.readline()))
+    return json.loads(parent.stdout.readline())
 
 
 @cache
@@ -44,21 +122,63 @@ def _serve() -> None:
         import_module(f"picopay.cli.{name.replace('-', '_')}")
     for line in sys.stdin:
         wanted = json.loads(line)
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            pid = os.fork()
-            if pid == 0:
-                _become(main.main, wanted, out.fileno(), err.fileno())
-            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            out.seek(0)
-            err.seek(0)
-            ran = {
-                "args": wanted["arguments"],
-                "returncode": status,
-                "stdout": out.read().decode(),
-                "stderr": err.read().decode(),
-            }
-        sys.stdout.write(json.dumps(ran) + "\n")
+        answer = (_spawned if wanted["what"] == "spawn" else _ran)(main.main, wanted)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def _ran(main: Any, wanted: Any) -> dict[str, Any]:  # noqa: ANN401
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        pid = os.fork()
+        if pid == 0:
+            _become(main, wanted, out.fileno(), err.fileno())
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return {
+            "args": wanted["arguments"],
+            "returncode": status,
+            "stdout": out.read().decode(),
+            "stderr": err.read().decode(),
+        }
+
+
+def _spawned(main: Any, wanted: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Between us and it stands a process that waits for its end: we have other things to do."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.close(read)
+        _watch(main, wanted, write)
+    os.close(write)
+    with os.fdopen(read) as pid:
+        return {"pid": int(pid.read())}
+
+
+def _watch(main: Any, wanted: Any, write: int) -> NoReturn:  # noqa: ANN401
+    _end_with_parent()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write)
+        os.setsid()
+        _end_with_parent()
+        log = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        _become(main, wanted, log, log)
+    os.write(write, str(pid).encode())
+    os.close(write)
+    signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    told = Path(wanted["told"])
+    with suppress(FileNotFoundError):  # the folder is gone: nobody asks any more
+        told.with_suffix(".part").write_text(str(status))
+        told.with_suffix(".part").rename(told)
+    os._exit(0)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: ANN401
@@ -68,9 +188,11 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["cwd"])
-    sys.argv = ["picopay", *wanted["arguments"]]
+    tempfile.tempdir = None  # to be found anew
+    sys.argv = sys.orig_argv = ["picopay", *wanted["arguments"]]
     status = 1
     try:
+        _customize(os.environ.get("PYTHONPATH"))
         main()
         status = 0
     except SystemExit as end:
@@ -83,6 +205,13 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _customize(python_path: str | None) -> None:
+    """As the interpreter does when it starts."""
+    if python_path is not None:
+        sys.path.insert(0, python_path)
+        runpy.run_path(str(Path(python_path) / "sitecustomize.py"))
 
 
 if __name__ == "__main__":

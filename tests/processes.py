@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.embedded.world import World, wait_until
-from tests.forks import run_command
+from tests.forks import Process, run_command, spawn_command
 
 from picopay.embedded import status
 
@@ -44,10 +44,10 @@ class Server:
         self._workers = workers
         self._data_dir = data_dir
         self._environment = dict(environment or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Process:
         assert self._process is not None, "not started"
         return self._process
 
@@ -100,10 +100,14 @@ class Server:
         return set(found)
 
 
-def spawn(
-    command: Sequence[str | Path], environment: Mapping[str, str], log: Path
-) -> subprocess.Popen[bytes]:
-    """A program that ends with us; beside its log is where it works."""
+def spawn(command: Sequence[str | Path], environment: Mapping[str, str], log: Path) -> Process:
+    """A program that ends with us; beside its log is where it works.
+
+    `picopay` is forked; but not where another Python path changes what it imports.
+    """
+    if command[0] == PICOPAY and ("PYTHONPATH" not in environment or "FAULT" in environment):
+        arguments = [str(word) for word in command[1:]]
+        return spawn_command(arguments, {**clean_environment(), **environment}, log)
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-ISc", _SHIM, *command],

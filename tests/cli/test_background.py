@@ -41,6 +41,7 @@ def metrics_port() -> int:
 
 @pytest.fixture
 def worker(environment: dict[str, str], metrics_port: int) -> Iterator[subprocess.Popen[str]]:
+    """Whose log is read by us alone."""
     process = subprocess.Popen(
         [PICOPAY, "worker", "--metrics-port", str(metrics_port)],
         env=os.environ | environment | {"LOG_FORMAT": "json"},

@@ -3,7 +3,8 @@
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,21 +18,29 @@ from picopay.embedded.locks import Lock
 from picopay.infra.environment import metrics_folder
 
 
-@pytest.fixture
-def pair(clean: Stores, tmp_path: Path) -> Iterator[Server]:
-    """Two server processes, whose temporary files are in a folder of the test's own."""
-    (tmp_path / "tmp").mkdir()
+@contextmanager
+def a_pair(stores: Stores, folder: Path) -> Generator[Server]:
+    """Two server processes, whose temporary files are in that folder."""
+    (folder / "tmp").mkdir()
     environment = {
-        "DATABASE_URL": clean.database_url,
-        "REDIS_URL": clean.redis_url,
+        "DATABASE_URL": stores.database_url,
+        "REDIS_URL": stores.redis_url,
         "PICOPAY_ENV": "development",
         "LOG_LEVEL": "INFO",
         "LEDGER_CHECK_INTERVAL_SECONDS": "0.2",
-        "TMPDIR": str(tmp_path / "tmp"),
+        "TMPDIR": str(folder / "tmp"),
     }
-    server = Server(tmp_path / "data", workers=2, environment=environment)
+    server = Server(folder / "data", workers=2, environment=environment)
     yield server.start()
-    server.stop()
+    if server.is_running():
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def pair(stores: Stores, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For who only looks."""
+    with a_pair(stores, tmp_path_factory.mktemp("pair")) as server:
+        yield server
 
 
 def folders(parent: Path) -> set[Path]:
@@ -39,21 +48,22 @@ def folders(parent: Path) -> set[Path]:
 
 
 def test_a_killed_servers_metrics_folder_is_gone_after_the_next_start(
-    pair: Server, tmp_path: Path
+    clean: Stores, tmp_path: Path
 ) -> None:
-    left = folders(tmp_path / "tmp")
-    assert len(left) == 1
-    before = pair.pids()
-    pair.kill()
-    wait_until(lambda: not any(is_alive(pid) for pid in before))
-    assert folders(tmp_path / "tmp") == left
+    with a_pair(clean, tmp_path) as pair:
+        left = folders(tmp_path / "tmp")
+        assert len(left) == 1
+        before = pair.pids()
+        pair.kill()
+        wait_until(lambda: not any(is_alive(pid) for pid in before))
+        assert folders(tmp_path / "tmp") == left
 
-    pair.start()
-    assert len(folders(tmp_path / "tmp")) == 1
-    assert not folders(tmp_path / "tmp") & left
+        pair.start()
+        assert len(folders(tmp_path / "tmp")) == 1
+        assert not folders(tmp_path / "tmp") & left
 
-    pair.stop()
-    assert not folders(tmp_path / "tmp")
+        pair.stop()
+        assert not folders(tmp_path / "tmp")
 
 
 def test_the_page_of_several_processes_shows_what_is_documented(pair: Server) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.documents.pages import ROOT, Desk
 from tests.embedded.world import wait_until
+from tests.forks import Process
 from tests.processes import free_port, get, spawn
 
 START_SECONDS_MAX = 60
@@ -43,7 +44,7 @@ def desk(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
         server.wait(30)
 
 
-def _is_healthy(port: int, server: subprocess.Popen[bytes]) -> bool:
+def _is_healthy(port: int, server: Process) -> bool:
     assert server.poll() is None, "it ended at its start"
     try:
         return get(port, "/health")[0] == 200

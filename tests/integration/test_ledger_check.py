@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,6 +9,8 @@ import asyncpg
 import pytest
 from tests.builders import a_charge, a_refund
 from tests.conftest import Stores
+from tests.forks import run_command
+from tests.processes import Ran
 
 from picopay.charges import refunds
 from picopay.charges import service as charges
@@ -21,7 +22,7 @@ from picopay.kernel.money import Money
 from picopay.users import service as users
 from picopay.users.model import DepositCommand
 
-PICOPAY = Path(__file__).parents[2] / ".venv" / "bin" / "picopay"
+ROOT = Path(__file__).parents[2]
 
 # What is done to the ledger, and what the check must say of it. Constraints that would stop it
 # are dropped first, as somebody with the database in his hands could.
@@ -225,16 +226,9 @@ async def test_drifts_are_counted_but_not_all_named(ledger: Db, owner: asyncpg.C
 async def test_the_command_exits_1_and_names_the_drift(
     ledger: Db, owner: asyncpg.Connection, clean: Stores
 ) -> None:
-    def check() -> subprocess.CompletedProcess[str]:
+    def check() -> Ran:
         environment = os.environ | {"DATABASE_URL": clean.database_url}
-        return subprocess.run(
-            [PICOPAY, "ledger", "check", "--json"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        return run_command(["ledger", "check", "--json"], environment, cwd=ROOT)
 
     before = check()
     await owner.execute("UPDATE accounts SET credits = credits + 1 WHERE owner = 'user:1'")

@@ -1,12 +1,12 @@
 """Traces, as a collector receives them: whole, and silent about what is nobody's business."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from time import monotonic
 
 import asyncpg
@@ -16,8 +16,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.api.steps import a_user
 from tests.collectors import Collector, collecting, silent
 from tests.conftest import Stores, serving
+from tests.forks import Process
 from tests.integration.outbox.workers import drained
-from tests.processes import PICOPAY, free_port
+from tests.processes import PICOPAY, free_port, spawn
 
 from picopay.app import create_app
 from picopay.infra import tracing
@@ -70,21 +71,23 @@ def attributes(span: Span) -> dict[str, str | int]:
     return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
 
 
-def a_worker(database_url: str, endpoint: str) -> subprocess.Popen[bytes]:
+def a_worker(database_url: str, endpoint: str, folder: Path) -> Process:
     environment = {
         "DATABASE_URL": database_url,
         "PAYMENT_WEBHOOK_SECRET": "one-of-our-own",
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
     }
-    return subprocess.Popen(
-        [PICOPAY, "worker"], env=os.environ | environment, stdout=subprocess.DEVNULL
-    )
+    return spawn([PICOPAY, "worker"], environment, folder / "worker.log")
 
 
 async def test_a_trace_leads_from_the_webhook_through_batch_and_outbox_to_another_process(
-    collector: Collector, settings: Settings, clean: Stores, owner: asyncpg.Connection
+    collector: Collector,
+    settings: Settings,
+    clean: Stores,
+    owner: asyncpg.Connection,
+    tmp_path: Path,
 ) -> None:
-    worker = a_worker(clean.database_url, collector.url)
+    worker = a_worker(clean.database_url, collector.url, tmp_path)
     try:
         async with tracing_to(
             collector.url, settings, transaction_processing_delay_seconds=0

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import subprocess
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ class Worker:
         self.log = data_dir.parent / f"worker-{next(_NUMBERS)}.log"
         quick = {"OUTBOX_LEASE_SECONDS": str(LEASE_SECONDS), "LOG_LEVEL": "INFO"}
         command = [PICOPAY, "worker", "--data-dir", data_dir]
-        self.process: subprocess.Popen[bytes] = spawn(command, {**quick, **environment}, self.log)
+        self.process = spawn(command, {**quick, **environment}, self.log)
 
     def said(self, event: str) -> list[dict[str, Any]]:
         """Its log lines of that event."""

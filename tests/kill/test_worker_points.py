@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from tests.forks import run_command
 from tests.kill.crew import Crew, Trap, Worker
 from tests.kill.senders import Sending, assert_all_is_processed
-from tests.processes import PICOPAY, Ran, clean_environment, run
+from tests.processes import Ran, clean_environment
 from tests.races.load import caller
 from tests.races.truth import connected
 
@@ -188,6 +189,6 @@ async def wait_for_letters(crew: Crew, sending: Sending, number: int) -> None:
 
 def replay(crew: Crew, sending: Sending, ids: list[str], trap: Trap | None = None) -> Ran:
     """Of this test's letters alone."""
-    options = ["--note", sending.name, "--data-dir", crew.site.data_dir]
+    options = ["--note", sending.name, "--data-dir", str(crew.site.data_dir)]
     environment = clean_environment() | (trap.environment if trap else {})
-    return run([PICOPAY, "dead-letters", "replay", *ids, *options], environment, cwd=crew.folder)
+    return run_command(["dead-letters", "replay", *ids, *options], environment, cwd=crew.folder)

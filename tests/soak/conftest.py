@@ -1,17 +1,17 @@
 """The short soak runs beside the other tests: it begins when they do, and is looked at last."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.forks import Process
 from tests.processes import spawn
 
 SHORT: pytest.StashKey[Path] = pytest.StashKey()
-PROCESS: pytest.StashKey[subprocess.Popen[bytes]] = pytest.StashKey()
+PROCESS: pytest.StashKey[Process] = pytest.StashKey()
 SHORT_SECONDS = 120
 _ROOT = Path(__file__).parents[2]
 
