@@ -12,7 +12,7 @@ export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup setup-dev run test test-nightly test-one check check-deploy format migrate migration seed bench demo docs docs-site image secrets audit sbom lock clean
+.PHONY: help setup setup-dev run test test-nightly test-one check check-static check-deploy format migrate migration seed bench demo docs docs-site image secrets audit sbom lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,16 +33,18 @@ test-nightly: setup-dev  ## the long tests: every kill at every point, and minut
 test-one: setup-dev  ## run one test: make test-one T=tests/unit/kernel
 	$(BIN)/python -m pytest $(T)
 
-check: setup-dev check-deploy  ## format, lint, types, import contracts, deployment files, alerts, unit and tidy tests
+check: check-static  ## the static checks, and the unit, tidy and deployment tests
+	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/tidy tests/deploy
+
+# A patch is part of a resource, and a kustomization none: what is left is whole.
+MANIFESTS = $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/base/*.yaml deploy/kubernetes/overlays/*/*.yaml))
+
+check-static: setup-dev check-deploy  ## format, lint, types, import contracts, deployment files, alerts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_alerts.py
-	$(BIN)/python -m pytest -q -n $(JOBS) tests/unit tests/tidy tests/deploy
-
-# A patch is part of a resource, and a kustomization none: what is left is whole.
-MANIFESTS = $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/base/*.yaml deploy/kubernetes/overlays/*/*.yaml))
 
 check-deploy: setup-dev  ## the Dockerfile, the compose files and the manifests, by their schemas
 	$(BIN)/hadolint Dockerfile
