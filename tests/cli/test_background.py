@@ -1,5 +1,6 @@
 """Background work from the command line: a worker of its own, and dead letters."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,8 +14,11 @@ import pytest
 from tests.conftest import Stores, serving
 from tests.forks import run_command
 from tests.integration.outbox.workers import CONSUMER, an_event, append, claim, drained, eventually
-from tests.processes import PICOPAY, Ran, free_port, metric, told
+from tests.processes import PICOPAY, Ran, free_port, get, metric, told
 
+from picopay.cli import worker as worker_command
+from picopay.cli.worker import Pulse
+from picopay.infra import metrics
 from picopay.infra.db import Db
 from picopay.infra.settings import Settings
 from picopay.outbox import service
@@ -177,3 +181,22 @@ def test_who_means_all_must_say_so(environment: dict[str, str]) -> None:
     assert everything == f"{LETTERS} discarded\n"
     gone = "00000000-0000-7000-8000-000000000000"
     assert "there is no dead letter" in told(letters(environment, "show", gone))
+
+
+async def test_a_worker_whose_loop_is_stuck_says_so_on_its_page(
+    metrics_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulse = Pulse()
+    metrics.serve("127.0.0.1", metrics_port, pulse.is_felt)
+
+    async def status() -> int:
+        return (await asyncio.to_thread(get, metrics_port, "/metrics"))[0]
+
+    assert await status() == 200  # it has not begun
+    beating = asyncio.create_task(pulse.go_on())
+    await asyncio.sleep(0)
+    monkeypatch.setattr(worker_command, "STUCK_SECONDS", 60)
+    assert await status() == 200
+    monkeypatch.setattr(worker_command, "STUCK_SECONDS", 0)
+    assert await status() == 503
+    beating.cancel()

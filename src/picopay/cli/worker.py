@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from typing import Annotated, NoReturn
+from time import monotonic
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -13,6 +14,9 @@ from picopay.infra import logs, metrics, tracing
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings
 from picopay.worker import Worker
+
+# Longer than anything that blocks a loop that is well.
+STUCK_SECONDS: Final = 30.0
 
 
 def worker(
@@ -30,20 +34,37 @@ def worker(
     Example: `picopay worker --metrics-port 9100`
     """
     signal.signal(signal.SIGTERM, _stop)
+    pulse = Pulse()
     if metrics_port is not None:
-        _show_metrics(metrics_host, metrics_port)
+        _show_metrics(metrics_host, metrics_port, pulse)
     with prepared(data_dir, create=False) as (settings, lease):
         check_tracing(settings)
         with_payment_secret(settings)
         logs.configure(settings.log_level, settings.log_format)
         if lease is not None:
             lease.watch(lambda message: log.warning("embedded.keeper", message=message))
-        asyncio.run(_work(settings, samples=metrics_port is not None))
+        asyncio.run(_work(settings, pulse, samples=metrics_port is not None))
 
 
-def _show_metrics(host: str, port: int) -> None:
+class Pulse:
+    """Whether the event loop still turns, as another thread sees it."""
+
+    def __init__(self) -> None:
+        self._beat: float | None = None
+
+    def is_felt(self) -> bool:
+        """Also before it begins: to start may take its time."""
+        return self._beat is None or monotonic() - self._beat < STUCK_SECONDS
+
+    async def go_on(self) -> None:
+        while True:
+            self._beat = monotonic()
+            await asyncio.sleep(1)
+
+
+def _show_metrics(host: str, port: int, pulse: Pulse) -> None:
     try:
-        metrics.serve(host, port)
+        metrics.serve(host, port, pulse.is_felt)
     except OSError as error:
         raise CommandFailed(f"no metrics on {host}:{port}: {error.strerror}") from None
 
@@ -53,8 +74,9 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(0)
 
 
-async def _work(settings: Settings, *, samples: bool) -> None:
+async def _work(settings: Settings, pulse: Pulse, *, samples: bool) -> None:
     stopping = asyncio.Event()
+    beating = asyncio.create_task(pulse.go_on())
 
     def stop() -> None:
         if stopping.is_set():
@@ -68,5 +90,6 @@ async def _work(settings: Settings, *, samples: bool) -> None:
     log.info("worker.started", picopay_url=settings.picopay_url)
     await stopping.wait()
     await background.stop()
+    beating.cancel()
     await asyncio.to_thread(tracing.stop)
     log.info("worker.stopped")

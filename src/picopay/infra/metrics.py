@@ -5,8 +5,10 @@ With several server processes prometheus-client shares counters through files in
 No metric has a user, a key or a URL as its label.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -210,9 +212,21 @@ requests_shed = Counter(
 http_requests = Counter("http_requests_total", "Answered requests.", ["method", "status"])
 
 
-def serve(host: str, port: int) -> None:
-    """The same page from a thread of its own, for a process without a server. Raises `OSError`."""
-    start_http_server(port, host)
+def serve(host: str, port: int, is_alive: Callable[[], bool]) -> None:
+    """The same page from a thread of its own, for a process without a server. Raises `OSError`.
+
+    The thread lives on whatever happens to the others: so it answers 503 when they are not alive.
+    """
+    server, _ = start_http_server(port, host)
+    shown = server.get_app()
+
+    def page(environ: Any, respond: Any) -> Any:  # noqa: ANN401 - as WSGI has it
+        if is_alive():
+            return shown(environ, respond)
+        respond("503 Service Unavailable", [])
+        return [b"the worker is stuck\n"]
+
+    server.set_app(page)
 
 
 def page() -> tuple[bytes, str]:
