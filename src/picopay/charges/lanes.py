@@ -41,6 +41,8 @@ HELD_KEY_SECONDS: Final = 2.0
 HELD_KEYS_MAX: Final = 10_000
 BUSY_PAUSE_SECONDS: Final = 0.002
 PATIENCE_SECONDS_MIN: Final = 0.2
+# To write an answer costs more than to decide it: between so many, what has arrived is looked at.
+ANSWERS_A_TURN: Final = 32
 HELD: Final = "the idempotency key, or something else that this needs, is held by somebody else"
 
 
@@ -161,7 +163,25 @@ class Lanes:
                 return []
             self._note_held_key(error, items[0])
             outcomes = [Declined(reason)] * len(items)
-        return _answer(items, outcomes)
+        return self._answer(items, outcomes)
+
+    def _answer(self, items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[Item]:
+        """Settle the items that were decided; returned are the others."""
+        busy: list[Item] = []
+        decided: list[tuple[Item, Decision]] = []
+        for item, outcome in zip(items, outcomes, strict=True):
+            if isinstance(outcome, Busy):
+                busy.append(item)
+            else:
+                decided.append((item, outcome))
+        self._settle(decided)
+        return busy
+
+    def _settle(self, decided: Sequence[tuple[Item, Decision]]) -> None:
+        for item, decision in decided[:ANSWERS_A_TURN]:
+            item.settle(decision)
+        if left := decided[ANSWERS_A_TURN:]:
+            self._loop.call_soon(self._settle, left)
 
     def _note_held_key(self, error: Exception, alone: Item) -> None:
         key = alone.command.key_id
@@ -259,17 +279,6 @@ class _Lane:
                 return False
             await self._arrived.wait()
         return True
-
-
-def _answer(items: Sequence[Item], outcomes: Sequence[Outcome]) -> list[Item]:
-    """Settle the items that were decided; returned are the others."""
-    busy: list[Item] = []
-    for item, outcome in zip(items, outcomes, strict=True):
-        if isinstance(outcome, Busy):
-            busy.append(item)
-        else:
-            item.settle(outcome)
-    return busy
 
 
 def _reason(error: Exception, items: Sequence[Item]) -> Refused | None:
