@@ -219,6 +219,7 @@ def serve(host: str, port: int, is_alive: Callable[[], bool]) -> None:
     """
     server, _ = start_http_server(port, host)
     shown = server.get_app()
+    assert shown is not None
 
     def page(environ: Any, respond: Any) -> Any:  # noqa: ANN401 - as WSGI has it
         if is_alive():
