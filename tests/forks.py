@@ -20,10 +20,12 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any, NoReturn, Protocol
 from uuid import uuid4
 
 _PR_SET_PDEATHSIG = 1
+_ASKING = Lock()  # tests ask from threads, too
 
 
 class Process(Protocol):
@@ -103,9 +105,10 @@ def _ask(
         "cwd": str(cwd),
         **more,
     }
-    parent.stdin.write(json.dumps(wanted) + "\n")
-    parent.stdin.flush()
-    return json.loads(parent.stdout.readline())
+    with _ASKING:
+        parent.stdin.write(json.dumps(wanted) + "\n")
+        parent.stdin.flush()
+        return json.loads(parent.stdout.readline())
 
 
 @cache
