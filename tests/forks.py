@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any, NoReturn, Protocol
@@ -26,6 +27,7 @@ from uuid import uuid4
 
 _PR_SET_PDEATHSIG = 1
 _ASKING = Lock()  # tests ask from threads, too
+_NUMBERS = count(1)
 
 
 class Process(Protocol):
@@ -95,10 +97,9 @@ def run_command(
 def _ask(
     what: str, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path, **more: str
 ) -> dict[str, Any]:
-    parent = _parent()
-    assert parent.stdin is not None
-    assert parent.stdout is not None
+    number = next(_NUMBERS)
     wanted = {
+        "number": number,
         "what": what,
         "arguments": list(arguments),
         "environment": dict(environment),
@@ -106,9 +107,14 @@ def _ask(
         **more,
     }
     with _ASKING:
+        parent = _parent()
+        assert parent.stdin is not None
+        assert parent.stdout is not None
         parent.stdin.write(json.dumps(wanted) + "\n")
         parent.stdin.flush()
-        return json.loads(parent.stdout.readline())
+        while (answer := json.loads(parent.stdout.readline()))["number"] != number:
+            pass  # of a test that was broken off
+    return answer["answer"]
 
 
 @cache
@@ -126,7 +132,7 @@ def _serve() -> None:
     for line in sys.stdin:
         wanted = json.loads(line)
         answer = (_spawned if wanted["what"] == "spawn" else _ran)(main.main, wanted)
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(json.dumps({"number": wanted["number"], "answer": answer}) + "\n")
         sys.stdout.flush()
 
 
