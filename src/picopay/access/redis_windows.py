@@ -119,7 +119,7 @@ class RedisWindows:
             _answer(left, None)
 
     async def _send(self, batch: Sequence[_Request]) -> object:
-        """The budget begins with the trip: a burst of ours must not make each process count alone."""
+        """The budget begins with the trip: a burst must not make each process count alone."""
         return await self._redis.call(lambda redis: _run(redis, batch))
 
 
