@@ -42,7 +42,7 @@ _PUBLIC: Final = "a password that everybody knows, of databases on the developer
 _VECTOR: Final = "a key or a test vector that stands in a specification, or is of no server"
 # (file, kind) → how many there are, and why each is none.
 ALLOWED: Final = {
-    ("README.md", "Basic Auth Credentials"): (1, _EXAMPLE),
+    ("DEPLOY.md", "Basic Auth Credentials"): (1, _EXAMPLE),
     ("docs/reference/settings.md", "Basic Auth Credentials"): (1, _EXAMPLE),
     ("src/picopay/infra/settings.py", "Basic Auth Credentials"): (1, _EXAMPLE),
     ("src/picopay/infra/urls.py", "Basic Auth Credentials"): (1, _EXAMPLE),

@@ -2,7 +2,7 @@
 
 Exit 1 if anything that was accepted is lost, done twice, or not well again in time. It takes about
 five minutes. The disk is only filled when root runs it, who may mount a small one; PostgreSQL's own
-answer to a full disk is tried for everybody.
+answer to a full disk is tried for everybody. `--markdown REPORT.md` puts the table into the report.
 """
 
 import argparse
@@ -20,8 +20,13 @@ from tests.failures.faults import Fault
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="faults whose names hold these words")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table to it")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the table to it, between its markers"
+    )
     arguments = parser.parse_args()
+    page = _read(arguments.markdown)
+    if arguments.only and matrix.BEGIN in page:
+        raise SystemExit(f"{arguments.markdown} takes the whole matrix: leave --only out")
     faults = [fault for fault in matrix.chosen() if arguments.only.lower() in fault.name.lower()]
     if not faults:
         raise SystemExit(f"no fault is named so: {arguments.only}")
@@ -29,9 +34,13 @@ def main() -> None:
         rows = asyncio.run(_tell(faults, Path(folder)))
     if arguments.markdown:
         table = "\n".join([matrix.HEAD, *map(matrix.line, rows)])
-        arguments.markdown.write_text(table + "\n")
+        arguments.markdown.write_text(matrix.placed(table, page))
     if not all(map(matrix.is_right, rows)):
         raise SystemExit(1)
+
+
+def _read(file: Path | None) -> str:
+    return file.read_text() if file is not None and file.exists() else ""
 
 
 async def _tell(faults: list[Fault], folder: Path) -> list[matrix.Row]:

@@ -1,4 +1,4 @@
-"""The README, run word by word."""
+"""The README, run word by word, and what DEPLOY.md says of a database of one's own."""
 
 import json
 import os
@@ -11,15 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.api.test_openapi import operations
 from tests.documents.pages import ROOT, fenced
 from tests.processes import free_port
 
 from picopay.embedded.servers import acquire
 
 README = (ROOT / "README.md").read_text()
+DEPLOY = (ROOT / "DEPLOY.md").read_text()
 REFUNDS = (ROOT / "docs/guides/refunds.md").read_text()
 ORDERS = (ROOT / "docs/guides/orders.md").read_text()
 START_SECONDS_MAX = 90
+LINES_MAX = 150
 
 
 def _here(commands: str, port: int, data_dir: Path) -> str:
@@ -39,6 +42,14 @@ def _shell(commands: str, environment: dict[str, str]) -> subprocess.CompletedPr
         timeout=120,
         check=False,
     )
+
+
+def test_it_names_every_operation_and_stays_short() -> None:
+    _, _, below = README.partition("## Endpoints\n")
+    table, _, _ = below.partition("\n## ")
+    named = re.findall(r"`([A-Z]+ /[^`]*)`", table)
+    assert sorted(named) == sorted(name for name, _ in operations())
+    assert len(README.splitlines()) <= LINES_MAX
 
 
 @pytest.fixture
@@ -119,7 +130,7 @@ def test_the_first_sixty_seconds(started: tuple[int, Path]) -> None:
 
 @pytest.mark.kill
 def test_against_a_database_of_ones_own(tmp_path: Path) -> None:
-    (commands,) = [block for block in fenced("bash", README) if "DATABASE_URL" in block]
+    (commands,) = [block for block in fenced("bash", DEPLOY) if "picopay serve" in block]
     *preparing, serving = commands.strip().splitlines()
     port = free_port()
     with acquire(tmp_path / "data", ephemeral=True) as lease:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from tests.deploy.files import DEV, KUBERNETES, PROD, ROOT
+from tests.documents.pages import fenced
 
 BIN = Path(sys.executable).parent
 HADOLINT = [str(BIN / "hadolint")]
 COMPOSE = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+WORKFLOW = [COMPOSE[0], "--builtin-schema", "vendor.github-workflows"]
 STRICT = [str(BIN / "kubernetes-validate"), "--strict", "--quiet"]
 MANIFESTS = sorted(
     file
@@ -26,6 +28,16 @@ def accepts(command: list[str], *files: Path) -> bool:
 def test_the_dockerfile_and_the_compose_files_are_accepted() -> None:
     assert accepts(HADOLINT, ROOT / "Dockerfile")
     assert accepts(COMPOSE, DEV, PROD)
+
+
+def test_the_pipeline_of_the_deployment_guide_is_accepted_and_a_mistake_in_it_is_not(
+    tmp_path: Path,
+) -> None:
+    (pipeline,) = fenced("yaml", (ROOT / "DEPLOY.md").read_text())
+    (tmp_path / "right.yml").write_text(pipeline)
+    (tmp_path / "wrong.yml").write_text(pipeline.replace("needs: check", "need: check"))
+    assert accepts(WORKFLOW, tmp_path / "right.yml")
+    assert not accepts(WORKFLOW, tmp_path / "wrong.yml")
 
 
 def test_the_manifests_are_accepted() -> None:

@@ -31,7 +31,7 @@ def _build(source: Path, target: Path, builder: str) -> subprocess.CompletedProc
 def test_the_site_builds_and_fetches_nothing(tmp_path: Path) -> None:
     built = _build(ROOT, tmp_path, "html")
     assert built.returncode == 0, built.stdout + built.stderr
-    for name in (*(f"docs/{page}" for page in PAGES), "README", "ARCHITECTURE"):
+    for name in (*(f"docs/{page}" for page in PAGES), "README", "ARCHITECTURE", "REPORT"):
         assert (tmp_path / f"{name}.html").exists(), name
     for page in tmp_path.rglob("*.html"):
         assert not FETCHED.search(page.read_text()), page

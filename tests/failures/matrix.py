@@ -184,3 +184,18 @@ def line(row: Row) -> str:
     counts = map(str, (row.sent, row.accepted, row.lost, row.doubled, row.unanswered))
     cells = (row.fault.name, row.fault.how, *counts, f"{row.paused_seconds:.1f} s", told)
     return f"| {' | '.join(cells)} |"
+
+
+# In a page, the table stands between these; without them, it is the whole page.
+BEGIN: Final = "<!-- failure matrix: scripts/failure_matrix.py --markdown REPORT.md -->"
+END: Final = "<!-- end of the failure matrix -->"
+
+
+def placed(table: str, page: str) -> str:
+    """The page with the table in its place."""
+    before, begun, rest = page.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not begun:
+        return f"{table}\n"
+    assert ended, f"{END} is missing"
+    return f"{before}{begun}\n\n{table}\n\n{ended}{after}"

@@ -14,6 +14,7 @@ from picopay.infra.settings import Settings
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "picopay"
 PAGE = ROOT / "docs/reference/limits.md"
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 
 _ROW = re.compile(r"\| `(?P<name>[^`]+)` \| (?P<value>[^|]+) \| [^|]+ \| [^|]+ \|")
 _LIMIT = re.compile(
@@ -90,6 +91,12 @@ def test_every_setting_on_the_page_has_its_default() -> None:
 def test_settings_that_are_limits_are_on_the_page() -> None:
     limits = {name for name in settings() if re.search(r"_(MAX|TIMEOUT|ATTEMPTS|TTL)\b|POOL", name)}
     assert limits <= dict(rows(PAGE.read_text())).keys()
+
+
+def test_those_that_the_architecture_shows_are_the_same() -> None:
+    shown = rows(ARCHITECTURE.read_text())
+    assert len(shown) > 10
+    assert set(shown) <= set(rows(PAGE.read_text()))
 
 
 @pytest.mark.parametrize("line", ["| `infra.x.Y_MAX` | 5 | bounds | when |", "| `A` | 1 | b | c |"])
