@@ -34,6 +34,14 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any-machine")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the tests of a file share is made once, in one process; who kills shares nothing."""
+    for item in items:
+        if not any(item.iter_markers("xdist_group")) and not any(item.iter_markers("kill")):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 @dataclass(frozen=True)
 class Stores:
     """Where this worker's data lives; `owner_url` may change history, as tampering tests do."""
