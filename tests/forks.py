@@ -201,7 +201,8 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
     sys.argv = sys.orig_argv = ["picopay", *wanted["arguments"]]
     status = 1
     try:
-        _customize(os.environ.get("PYTHONPATH"))
+        if "FAULT" in os.environ:
+            _customize(os.environ["PYTHONPATH"])
         main()
         status = 0
     except SystemExit as end:
@@ -216,11 +217,10 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
         os._exit(status)
 
 
-def _customize(python_path: str | None) -> None:
+def _customize(python_path: str) -> None:
     """As the interpreter does when it starts."""
-    if python_path is not None:
-        sys.path.insert(0, python_path)
-        runpy.run_path(str(Path(python_path) / "sitecustomize.py"))
+    sys.path.insert(0, python_path)
+    runpy.run_path(str(Path(python_path) / "sitecustomize.py"))
 
 
 if __name__ == "__main__":
