@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -32,6 +33,10 @@ hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any-machine")
+
+# A shell lets what runs in its background ignore interrupts, and all that it starts inherits that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
