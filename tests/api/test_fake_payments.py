@@ -12,7 +12,7 @@ import asyncpg
 import httpx2
 import pytest
 from tests.api.steps import keyed, problem
-from tests.conftest import serving
+from tests.conftest import Stores, serving, settings_of
 from tests.integration.outbox.workers import drained
 from tests.receivers import Receiver, receiving
 
@@ -52,6 +52,20 @@ async def client(provider: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     async with serving(provider) as client:
         del client.headers["X-API-Key"]  # none is asked for
         yield client
+
+
+@pytest.fixture(scope="module")
+async def standing_provider(stores: Stores) -> AsyncIterator[httpx2.AsyncClient]:
+    changed = {"fake_payment_enabled": True, "payment_webhook_secret": SECRET}
+    async with serving(settings_of(stores), **changed) as client:
+        del client.headers["X-API-Key"]
+        yield client
+
+
+@pytest.fixture
+def asked(standing_provider: httpx2.AsyncClient, clean: Stores) -> httpx2.AsyncClient:
+    """Of a provider that is not started anew: for what leads to no callback."""
+    return standing_provider
 
 
 async def made(client: httpx2.AsyncClient, **changes: object) -> str:
@@ -175,10 +189,10 @@ async def test_a_key_for_another_payment_is_refused(
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "ü"])
-async def test_a_key_that_is_none_is_refused(client: httpx2.AsyncClient, key: str) -> None:
+async def test_a_key_that_is_none_is_refused(asked: httpx2.AsyncClient, key: str) -> None:
     headers = [(b"Idempotency-Key", key.encode())]
     problem(
-        await client.post(PATH, json=a_payment(), headers=headers), 400, "idempotency-key-invalid"
+        await asked.post(PATH, json=a_payment(), headers=headers), 400, "idempotency-key-invalid"
     )
 
 
@@ -210,27 +224,27 @@ async def test_a_key_that_is_none_is_refused(client: httpx2.AsyncClient, key: st
     ],
 )
 async def test_what_is_malformed_or_out_of_range_is_told_and_not_kept(
-    client: httpx2.AsyncClient, owner: asyncpg.Connection, change: dict[str, Any], field: str
+    asked: httpx2.AsyncClient, owner: asyncpg.Connection, change: dict[str, Any], field: str
 ) -> None:
     body = json.dumps(a_payment(**change))
-    told = problem(await client.post(PATH, content=body), 422, "validation")
+    told = problem(await asked.post(PATH, content=body), 422, "validation")
     assert [error["field"] for error in told["errors"]] == [field]
     assert await owner.fetchval("SELECT count(*) FROM fake_payments") == 0
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b"null"])
-async def test_what_is_no_object_is_told(client: httpx2.AsyncClient, body: bytes) -> None:
-    problem(await client.post(PATH, content=body), 422, "validation")
+async def test_what_is_no_object_is_told(asked: httpx2.AsyncClient, body: bytes) -> None:
+    problem(await asked.post(PATH, content=body), 422, "validation")
 
 
 @pytest.mark.parametrize(
     "payment_id", ["0197c5a4-6b1e-7c3a-9d55-0a4be3a1c002", "nope", "%00", "x" * 500]
 )
 async def test_an_unknown_payment_is_neither_shown_nor_refunded(
-    client: httpx2.AsyncClient, payment_id: str
+    asked: httpx2.AsyncClient, payment_id: str
 ) -> None:
-    problem(await client.get(f"{PATH}/{payment_id}"), 404, "fake-payment-not-found")
-    problem(await client.post(f"{PATH}/{payment_id}/refunds"), 404, "fake-payment-not-found")
+    problem(await asked.get(f"{PATH}/{payment_id}"), 404, "fake-payment-not-found")
+    problem(await asked.post(f"{PATH}/{payment_id}/refunds"), 404, "fake-payment-not-found")
 
 
 async def test_a_success_is_refunded_once_however_often_that_is_asked(
@@ -275,9 +289,9 @@ async def test_what_has_not_succeeded_is_not_refunded(
     ],
 )
 async def test_the_database_refuses_it_too(
-    client: httpx2.AsyncClient, owner: asyncpg.Connection, statement: str, constraint: str
+    asked: httpx2.AsyncClient, owner: asyncpg.Connection, statement: str, constraint: str
 ) -> None:
-    await made(client)
+    await made(asked)
     with pytest.raises(asyncpg.CheckViolationError, match=f"fake_payments_{constraint}"):
         await owner.execute(f"UPDATE fake_payments {statement}")
 
