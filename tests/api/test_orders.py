@@ -24,6 +24,7 @@ from tests.api.shop import (
 from tests.api.steps import problem
 from tests.conftest import serving
 
+from picopay.catalog.model import STOCK_MAX
 from picopay.infra.routing import encode_cursor
 from picopay.infra.settings import Settings
 
@@ -393,3 +394,16 @@ async def test_what_a_person_must_give_back_is_listed_and_booked(
     problem(await client.post(path, json=unknown, headers=ADMIN), 404, "refund-not-found")
     unknown = done | {"order_id": UNKNOWN}
     problem(await client.post(path, json=unknown, headers=ADMIN), 404, "order-not-found")
+
+
+async def test_a_cancel_returns_stock_onto_a_shelf_that_was_filled_meanwhile(
+    client: httpx2.AsyncClient, mouse: str
+) -> None:
+    made = await placed(client, (mouse, 3))
+    path = f"/admin/products/{mouse}"
+    filled = await client.patch(path, json={"stock": STOCK_MAX}, headers=ADMIN)
+    assert filled.status_code == 200
+    assert (await client.post(f"/orders/{made['id']}/cancel")).status_code == 200
+    assert await stock_of(client, mouse) == STOCK_MAX + 3
+    more = await client.patch(path, json={"stock": STOCK_MAX + 1}, headers=ADMIN)
+    problem(more, 422, "validation")
