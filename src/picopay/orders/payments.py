@@ -26,8 +26,10 @@ from picopay.orders.model import (
 )
 from picopay.orders.rules import REPEATED, Busy, Compensate, Ignore, Pay, Settlement
 from picopay.orders.saga import Paying
+from picopay.outbox.model import Note, Resolution
 
 FREE: str = "free"  # the payment of an order that costs nothing
+_BY_HAND = Note("admin", Resolution.DISCARDED, "a person has given the money back")
 _NO_PROVIDER = Ignore("the order is paid from a wallet")
 
 
@@ -226,6 +228,8 @@ async def refunded(db: Db, order_id: UUID, payment_id: str) -> None:
 async def returned(db: Db, order_id: UUID, payment_id: str) -> Refund:
     """A person has given the money back, since no provider could; repeats change nothing.
 
+    The dead letter that told of it is discarded with that.
+
     Raises `RefundNotFound`, `RefundInProgress`, `PaymentOfAnotherOrder` and `OrderNotFound`.
     """
     async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
@@ -238,6 +242,7 @@ async def returned(db: Db, order_id: UUID, payment_id: str) -> Refund:
         await saga.check_ours(tx, order_id, payment_id)
         if is_new := refund.status is RefundStatus.FAILED:
             await saga.refunded(tx, stored, refund)
+        await saga.forget_asking(tx, refund, _BY_HAND)
     if is_new:
         metrics.order_refunds.labels("succeeded").inc()
     return refund._replace(status=RefundStatus.SUCCEEDED)
