@@ -63,8 +63,10 @@ async def test_an_order_reserves_its_stock_and_shows_what_was_bought(
     assert answer.status_code == 201
     made = answer.json()
     assert list(made) == [
-        *("id", "user_email", "status", "items_total", "items", "created_at", "updated_at")
+        *("id", "user_email", "status", "items_total", "currency", "items"),
+        *("created_at", "updated_at"),
     ]
+    assert made["currency"] == "USD"
     assert (made["user_email"], made["status"], made["items_total"]) == (EMAIL, "reserved", 52.97)
     assert [(i["product_id"], i["quantity"], i["price_snapshot"]) for i in made["items"]] == [
         (mouse, 2, 25),
@@ -407,3 +409,15 @@ async def test_a_cancel_returns_stock_onto_a_shelf_that_was_filled_meanwhile(
     assert await stock_of(client, mouse) == STOCK_MAX + 3
     more = await client.patch(path, json={"stock": STOCK_MAX + 1}, headers=ADMIN)
     problem(more, 422, "validation")
+
+
+async def test_what_was_priced_in_another_currency_is_refused_with_the_reason_until_priced_anew(
+    shop: Settings, client: httpx2.AsyncClient, mouse: str
+) -> None:
+    async with serving(shop, shop_currency="EUR") as in_euros:
+        refused = problem(await order(in_euros, wanted((mouse, 1))), 400, "product-unavailable")
+        assert refused["product_id"] == mouse
+        assert "is priced in USD, the shop sells in EUR" in refused["detail"]
+        assert (await in_euros.get(f"/products/{mouse}")).json()["currency"] == "USD"
+        await in_euros.patch(f"/admin/products/{mouse}", json={"price": 20}, headers=ADMIN)
+        assert (await placed(in_euros, (mouse, 1)))["currency"] == "EUR"

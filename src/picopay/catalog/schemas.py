@@ -111,6 +111,7 @@ class ProductOut:
     id: UUID
     name: str
     price: MoneyOut
+    currency: str
     stock: int
     is_active: bool
     created_at: datetime
@@ -118,7 +119,10 @@ class ProductOut:
 
     @classmethod
     def of(cls, p: Product) -> "ProductOut":
-        return cls(p.id, p.name, p.price, p.stock, p.is_active, p.created_at, p.updated_at)
+        currency = p.price.currency
+        return cls(
+            p.id, p.name, p.price, currency, p.stock, p.is_active, p.created_at, p.updated_at
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class AdminProductOut:
     id: UUID
     name: str
     price: MoneyOut
+    currency: str
     stock: int
     is_active: bool
     created_at: datetime
@@ -135,8 +140,9 @@ class AdminProductOut:
     @classmethod
     def of(cls, p: Product) -> "AdminProductOut":
         return cls(
-            p.id, p.name, p.price, p.stock, p.is_active, p.created_at, p.updated_at, p.archived_at
-        )
+            p.id, p.name, p.price, p.price.currency, p.stock, p.is_active, p.created_at,
+            p.updated_at, p.archived_at,
+        )  # fmt: skip
 
 
 class ProductQuery(BaseModel):

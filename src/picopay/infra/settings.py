@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     )
     shop_currency: str = Field(
         default="USD",
-        description="ISO 4217 code of products' prices. What is priced already keeps its currency.",
+        description="ISO 4217 code of products' prices. What is priced already keeps its currency, "
+        "and is for sale again once its price is set anew.",
     )
     cache_ttl: int = Field(
         default=86_400, ge=1, description="Seconds for which Redis keeps a replay."

@@ -86,10 +86,13 @@ class OrderItemOut:
 
 @dataclass(frozen=True, slots=True)
 class OrderOut:
+    """`currency` is that of the total and of every item's price."""
+
     id: UUID
     user_email: str
     status: Status
     items_total: MoneyOut
+    currency: str
     items: list[OrderItemOut]
     created_at: datetime
     updated_at: datetime
@@ -102,7 +105,7 @@ class OrderOut:
             for i in order.items
         ]
         return cls(
-            order.id, order.user_email, order.status, order.total, items,
+            order.id, order.user_email, order.status, order.total, currency, items,
             order.created_at, order.updated_at,
         )  # fmt: skip
 
