@@ -22,3 +22,4 @@ class ProductArchived(Refused):
 class PriceInvalid(Invalid):
     def __init__(self, why: str) -> None:
         super().__init__(f"price {why}", ("price", why))
+        self.why = why

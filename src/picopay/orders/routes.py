@@ -22,7 +22,6 @@ from picopay.infra.logs import log, log_all, request_id_var
 from picopay.infra.problems import documented
 from picopay.infra.routing import REPLAYABLE, decode_cursor, header, limited_page, takes
 from picopay.infra.settings import Settings
-from picopay.kernel.errors import Invalid
 from picopay.kernel.signing import Scheme
 from picopay.orders import payments, service
 from picopay.orders.batcher import Batcher, Settler
@@ -72,8 +71,8 @@ _REPLAY_HEADERS: Final = {"Idempotent-Replayed": "true"}
 )  # fmt: skip
 async def post_order(request: Request) -> Response:
     await _require_key_if_asked(request)
-    body = parse(await body_of(request), OrderIn)
-    _check_payer(request.app.state.settings, body)
+    settings: Settings = request.app.state.settings
+    body = parse(await body_of(request), OrderIn, settings.provider == Provider.WALLET)
     keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if (key := parse_key(keys)) is None:
         raise KeyInvalid("send an Idempotency-Key header: it makes a retry safe")
@@ -105,13 +104,6 @@ async def _require_key_if_asked(request: Request) -> None:
     settings: Settings = request.app.state.settings
     if settings.orders_require_api_key or settings.provider == Provider.WALLET:
         await guards.require(request, Scope.ORDERS)
-
-
-def _check_payer(settings: Settings, body: OrderIn) -> None:
-    """Raises `Invalid`."""
-    if (settings.provider == Provider.WALLET) != (body.user_id is not None):
-        why = "is needed, and only then, with PAYMENT_PROVIDER=wallet"
-        raise Invalid("the payer is not clear", ("user_id", why))
 
 
 def _limited(request: Request, body: OrderIn) -> list[tuple[Rule, str]]:
