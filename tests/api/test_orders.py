@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 from tests.api.shop import (
     ADMIN,
     CALLBACK_SECRET,
@@ -421,3 +422,23 @@ async def test_what_was_priced_in_another_currency_is_refused_with_the_reason_un
         assert (await in_euros.get(f"/products/{mouse}")).json()["currency"] == "USD"
         await in_euros.patch(f"/admin/products/{mouse}", json={"price": 20}, headers=ADMIN)
         assert (await placed(in_euros, (mouse, 1)))["currency"] == "EUR"
+
+
+async def test_the_end_of_each_order_is_logged_once(client: httpx2.AsyncClient, mouse: str) -> None:
+    paid, failed, canceled = [(await placed(client, (mouse, 1)))["id"] for _ in range(3)]
+    with capture_logs() as logged:
+        for _ in range(2):
+            await call_back(client, paid, "success", "p-1")
+            await call_back(client, failed, "failed", "p-2")
+            await client.post(f"/orders/{canceled}/cancel")
+        await call_back(client, canceled, "success", "p-3")
+    ends = [
+        (line["event"], line["order_id"], line.get("why"))
+        for line in logged
+        if line["event"] in {"order.paid", "order.canceled"}
+    ]
+    assert ends == [
+        ("order.paid", paid, None),
+        ("order.canceled", failed, "the payment failed"),
+        ("order.canceled", canceled, "by the customer"),
+    ]

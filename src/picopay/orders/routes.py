@@ -23,7 +23,7 @@ from picopay.infra.problems import documented
 from picopay.infra.routing import REPLAYABLE, decode_cursor, header, limited_page, takes
 from picopay.infra.settings import Settings
 from picopay.kernel.signing import Scheme
-from picopay.orders import payments, service
+from picopay.orders import endings, payments, service
 from picopay.orders.batcher import Batcher, Settler
 from picopay.orders.model import Filter, Provider, Word
 from picopay.orders.rules import Declined, Made, Replay, as_placed, limited_as
@@ -175,7 +175,7 @@ async def get_timeline(request: Request, order_id: UUID) -> Response:
 async def post_cancel(request: Request, order_id: UUID) -> Response:
     settler: Settler = request.app.state.settler
     order = await settler.cancel(order_id)
-    log.info("order.canceled", order_id=str(order_id))
+    endings.canceled(order_id, service.BY_CUSTOMER)
     return Json(OrderOut.of(order))
 
 
@@ -197,4 +197,5 @@ async def post_callback(request: Request) -> Response:
     settler: Settler = request.app.state.settler
     settlement = await settler.settle(Word(told.order_id, told.payment_id, told.status))
     log.info("payment.told", **payments.told(told.order_id, settlement), result=told.status)
+    endings.settled(told.order_id, settlement)
     return Json(SettledOut())

@@ -235,6 +235,8 @@ class Pay:
 class Compensate:
     """The order is canceled, and its stock goes back."""
 
+    why: str = "the payment failed"
+
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:

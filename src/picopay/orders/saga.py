@@ -138,8 +138,8 @@ async def settle(tx: Tx, stored: Stored, payment_id: str, result: Result) -> Set
             await pay(tx, [Paying(stored, payment_id, stored.payer)])
         case GiveBack():
             await give_back(tx, stored, payment_id)
-        case Compensate():
-            await fail(tx, stored.order, payment_id, "the payment failed")
+        case Compensate(why):
+            await fail(tx, stored.order, payment_id, why)
         case Ignore():
             if payment is None or payment.status is PaymentStatus.PENDING:
                 failed = Payment(payment_id, PaymentStatus.FAILED)
