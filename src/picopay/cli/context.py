@@ -23,7 +23,7 @@ from picopay.infra import tracing
 from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
-from picopay.infra.placeholders import PLACEHOLDERS
+from picopay.infra.placeholders import is_placeholder, weakness
 from picopay.infra.settings import Settings
 
 T = TypeVar("T")
@@ -45,8 +45,10 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).upper() if first["loc"] else "the settings"
-        raise CommandFailed(f"{name}: {first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        # What concerns several names them itself.
+        name = f"{str(first['loc'][0]).upper()}: " if first["loc"] else ""
+        raise CommandFailed(f"{name}{why}") from None
 
 
 @contextmanager
@@ -130,12 +132,11 @@ def with_payment_secret(settings: Settings) -> None:
     if not settings.uses_payment_webhook_secret:
         return
     known = settings.payment_webhook_secrets
-    placeholder = not PLACEHOLDERS.isdisjoint(known)
-    if settings.production and placeholder:
-        raise CommandFailed("PAYMENT_WEBHOOK_SECRET is a well-known placeholder")
+    if settings.production and (why := weakness(known)):
+        raise CommandFailed(f"PAYMENT_WEBHOOK_SECRET {why}")
     if settings.production and not known:
         raise CommandFailed("PAYMENT_WEBHOOK_SECRET is missing: it verifies payment callbacks")
-    if placeholder:
+    if is_placeholder(known):
         told = "PAYMENT_WEBHOOK_SECRET is a well-known placeholder: not for production"
         err.print(f"[yellow]{told}[/yellow]")
     if not known:
