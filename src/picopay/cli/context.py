@@ -103,7 +103,11 @@ def _refuse_ephemeral(data_dir: Path | None, *, ephemeral: bool) -> None:
 
 def progress(message: str) -> None:
     if err.is_terminal:
-        err.print(f"[dim]{message}[/dim]")
+        tell(message)
+
+
+def tell(message: str) -> None:
+    err.print(f"[dim]{message}[/dim]", soft_wrap=True)
 
 
 def _embedded(settings: Settings, lease: Lease) -> Settings:
@@ -115,7 +119,7 @@ def _embedded(settings: Settings, lease: Lease) -> Settings:
     kept = partial(_kept, servers.data_dir)
     settings.app_api_key = settings.app_api_key or kept("api_key", "dev_")
     settings.admin_secret = settings.admin_secret or kept("admin_secret", "dev_")
-    asyncio.run(schema.upgrade(servers.database_url, servers.database_url))
+    on_database(schema.upgrade(servers.database_url, servers.database_url))
     return settings
 
 
@@ -167,6 +171,8 @@ def on_database(work: Coroutine[object, object, T]) -> T:
     """Run `work`; what the database has against it is told in one sentence."""
     try:
         return asyncio.run(work)
+    except schema.TablesInUse as error:
+        raise CommandFailed(str(error)) from None
     except ConnectionLost:
         raise CommandFailed("the connection to the database was lost") from None
     except OSError as error:
