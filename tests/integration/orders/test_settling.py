@@ -186,6 +186,25 @@ async def test_words_about_locked_orders_hold_few_connections(
     await assert_clean(db)
 
 
+async def test_many_failures_and_cancels_of_one_locked_order_hold_up_no_other(
+    settler: Settler, orders: list[UUID], owner: asyncpg.Connection
+) -> None:
+    stuck, failing, canceled, *_ = orders
+    async with owner.transaction():
+        await owner.execute("SELECT FROM orders WHERE id = $1 FOR UPDATE", stuck)
+        waiting: list[asyncio.Task[object]] = []
+        for _ in range(40):
+            waiting.append(asyncio.create_task(settler.settle(failed(stuck))))
+            waiting.append(asyncio.create_task(settler.cancel(stuck)))
+        await asyncio.sleep(0.1)
+        started = monotonic()
+        assert await settler.settle(failed(failing)) == Compensate()
+        assert (await settler.cancel(canceled)).id == canceled
+        assert monotonic() - started < 0.5
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert told.count(Compensate()) <= 1
+
+
 async def test_an_order_that_is_locked_elsewhere_holds_up_no_other(
     settler: Settler, orders: list[UUID], db: Db, owner: asyncpg.Connection
 ) -> None:
