@@ -18,6 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from picopay import schema
 from picopay.cli.errors import CommandFailed, err
+from picopay.embedded import status
+from picopay.embedded.layout import Layout
 from picopay.embedded.servers import Lease, acquire
 from picopay.infra import tracing
 from picopay.infra.db import ConnectionLost, Db
@@ -25,6 +27,7 @@ from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
 from picopay.infra.placeholders import is_placeholder, weakness
 from picopay.infra.settings import Settings
+from picopay.infra.urls import sqlalchemy_url
 
 T = TypeVar("T")
 
@@ -92,6 +95,21 @@ def leased(
         lease.stopped(STOP_SECONDS_MAX)
         if temporary:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def whereabouts(data_dir: Path | None) -> str:
+    """Which database `prepared` will use, for people."""
+    settings = load_settings()
+    if settings.database_url is not None:
+        url = sqlalchemy_url(settings.database_url)
+        return f"the database {url.database} at {url.host or 'localhost'}, of DATABASE_URL"
+    directory = (data_dir or settings.picopay_data_dir).absolute()
+    if status.read(Layout(directory).status) is not None:
+        return f"the database in {directory}"
+    return (
+        f"the database in {directory}, where no server is running: if the shop is elsewhere, give"
+        " its --data-dir or DATABASE_URL"
+    )
 
 
 def _refuse_ephemeral(data_dir: Path | None, *, ephemeral: bool) -> None:
