@@ -147,6 +147,24 @@ async def test_an_owner_who_may_make_no_roles_takes_those_that_are_there(
         await admin.close()
 
 
+async def test_a_migration_under_a_running_server_fails_no_transaction(
+    scratch_url: str,
+) -> None:
+    """What was prepared before it does not fit the changed columns."""
+    await schema.upgrade(scratch_url, scratch_url)
+    await schema.downgrade(scratch_url, "0008")
+    db = Db(scratch_url, pool_size=1, max_overflow=0)
+
+    async def work() -> int:
+        async with db.begin() as tx:
+            return len(await tx.driver.fetch("SELECT stock FROM products WHERE stock > $1", 1))
+
+    assert await db.retrying(work) == 0
+    await schema.upgrade(scratch_url, scratch_url)
+    assert await db.retrying(work) == 0
+    await db.close()
+
+
 async def test_models_and_migrations_agree(clean: Stores) -> None:
     assert await schema.differences(clean.owner_url) == []
 
