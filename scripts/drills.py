@@ -36,7 +36,11 @@ class DrillFailed(Exception):
 def environment(**more: str) -> dict[str, str]:
     """Nothing of this machine's settings changes a drill."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    ours = {"APP_API_KEY": API_KEY, "ADMIN_SECRET": "drill-secret", "LOG_LEVEL": "WARNING"}
+    ours = {
+        "APP_API_KEY": API_KEY,
+        "ADMIN_SECRET": "drill-secret-of-administrators",
+        "LOG_LEVEL": "WARNING",
+    }
     return {**kept, **ours, "PYTHONSAFEPATH": "1", **more}
 
 

@@ -1,7 +1,8 @@
 """Fill a shop with products: by default five, with `--products` as many as wanted.
 
 The same seed and number make the same products, ids included; what is there already is left alone.
-Their stock is recorded move by move, so that `picopay ledger check` stays clean.
+Their stock is recorded move by move, so that `picopay ledger check` stays clean. Uses DATABASE_URL,
+or the embedded database of the data directory (`--data-dir`), and says which.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from uuid import UUID
 
 from picopay.catalog import service
 from picopay.catalog.model import NewProduct
-from picopay.cli.context import load_settings, with_db
+from picopay.cli.context import load_settings, whereabouts, with_db
 from picopay.infra.db import Db
 from picopay.kernel.money import EXPONENTS, Money
 
@@ -75,9 +76,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--products", type=int, default=None, metavar="N", help="drawn by the seed")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--data-dir", type=Path, default=None)
+    parser.add_argument("--data-dir", type=Path, default=None, help="the shop's; default .picopay")
     given = parser.parse_args()
     currency = load_settings().shop_currency
+    print(f"filling {whereabouts(given.data_dir)}", file=sys.stderr)
     made = with_db(
         given.data_dir, lambda db: fill(db, given.products, given.seed, currency), create=True
     )

@@ -1,5 +1,6 @@
 """The database schema: every slice's tables, and the migrations that bring them about."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -9,6 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -19,6 +21,7 @@ from picopay.fake_payments import tables as fake_payments
 from picopay.idempotency import tables as idempotency
 from picopay.infra.models import Base
 from picopay.infra.sessions import APP_ROLE
+from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, sqlstate
 from picopay.infra.urls import sqlalchemy_url
 from picopay.ledger import tables as ledger
 from picopay.orders import tables as orders
@@ -34,8 +37,23 @@ SLICES: Final = (
     *(ledger, orders, outbox, transfers, users),
 )
 
+# How long a migration waits for a table that is in use, and how often it asks for it again.
+LOCK_TIMEOUT_MS: Final = 3_000
+LOCK_PAUSE_SECONDS: Final = 2.0
+LOCK_ATTEMPTS_MAX: Final = 10
+
 # One migration at a time. It guards against two operators, not against lost money.
 _MIGRATION_LOCK: Final = 7_205_759
+
+
+class TablesInUse(Exception):
+    """Somebody holds a table that a revision changes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"a table is in use, and was so {LOCK_ATTEMPTS_MAX} times: end what holds it, see"
+            " pg_stat_activity, and run `picopay migrate` again; it goes on where it has stopped"
+        )
 
 
 def config(connection: Connection | None = None) -> Config:
@@ -45,19 +63,63 @@ def config(connection: Connection | None = None) -> Config:
     return settings
 
 
-async def upgrade(owner_url: str, app_url: str) -> None:
-    """Bring the schema up to date as its owner, and let the app's login take on the app's role."""
+def _tell_nobody(_message: str) -> None:
+    pass
+
+
+async def upgrade(
+    owner_url: str, app_url: str, on_progress: Callable[[str], None] = _tell_nobody
+) -> None:
+    """Bring the schema up to date as its owner, and let the app's login take on the app's role.
+
+    Each revision is a transaction of its own: what was reached stays, and the next run goes on
+    from there. Raises `TablesInUse`.
+    """
     login = sqlalchemy_url(app_url).username
+    others = login if login != sqlalchemy_url(owner_url).username else None
+    while (reached := await _upgrade_by_one(owner_url, others, on_progress)) is not None:
+        on_progress(f"the schema is at revision {reached}")
 
-    def work(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK})
-        if not _is_later(_revision(connection)):
-            command.upgrade(config(connection), "head")
-        if login is not None and login != sqlalchemy_url(owner_url).username:
-            quoted = connection.dialect.identifier_preparer.quote(login)
-            connection.execute(text(f"GRANT {APP_ROLE} TO {quoted}"))
 
-    await as_owner(owner_url, work)
+async def _upgrade_by_one(
+    owner_url: str, login: str | None, on_progress: Callable[[str], None]
+) -> str | None:
+    """The revision that was reached, or None at the last one.
+
+    Whoever waits for a table makes all others wait behind it, so it lets go after a while, for them
+    to go on, and asks again.
+    """
+    for attempt in range(1, LOCK_ATTEMPTS_MAX + 1):
+        try:
+            return await as_owner(owner_url, lambda connection: _step(connection, login))
+        except DBAPIError as error:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                raise
+        on_progress(f"a table is in use: attempt {attempt} of {LOCK_ATTEMPTS_MAX}")
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)
+    raise TablesInUse
+
+
+def _step(connection: Connection, login: str | None) -> str | None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK})
+    connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
+    following = _following(_revision(connection))
+    if following is not None:
+        command.upgrade(config(connection), following)
+    elif login is not None:
+        quoted = connection.dialect.identifier_preparer.quote(login)
+        connection.execute(text(f"GRANT {APP_ROLE} TO {quoted}"))
+    return following
+
+
+def _following(revision: str | None) -> str | None:
+    """None at the last one, and at those that this code does not know."""
+    later = None
+    for script in ScriptDirectory.from_config(config()).walk_revisions():  # the last one first
+        if script.revision == revision:
+            return later
+        later = script.revision
+    return later if revision is None else None
 
 
 async def downgrade(owner_url: str, revision: str) -> None:

@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 from tests.api.shop import (
     ADMIN,
     CALLBACK_SECRET,
@@ -24,6 +25,7 @@ from tests.api.shop import (
 from tests.api.steps import problem
 from tests.conftest import serving
 
+from picopay.catalog.model import STOCK_MAX
 from picopay.infra.routing import encode_cursor
 from picopay.infra.settings import Settings
 
@@ -62,8 +64,10 @@ async def test_an_order_reserves_its_stock_and_shows_what_was_bought(
     assert answer.status_code == 201
     made = answer.json()
     assert list(made) == [
-        *("id", "user_email", "status", "items_total", "items", "created_at", "updated_at")
+        *("id", "user_email", "status", "items_total", "currency", "items"),
+        *("created_at", "updated_at"),
     ]
+    assert made["currency"] == "USD"
     assert (made["user_email"], made["status"], made["items_total"]) == (EMAIL, "reserved", 52.97)
     assert [(i["product_id"], i["quantity"], i["price_snapshot"]) for i in made["items"]] == [
         (mouse, 2, 25),
@@ -393,3 +397,48 @@ async def test_what_a_person_must_give_back_is_listed_and_booked(
     problem(await client.post(path, json=unknown, headers=ADMIN), 404, "refund-not-found")
     unknown = done | {"order_id": UNKNOWN}
     problem(await client.post(path, json=unknown, headers=ADMIN), 404, "order-not-found")
+
+
+async def test_a_cancel_returns_stock_onto_a_shelf_that_was_filled_meanwhile(
+    client: httpx2.AsyncClient, mouse: str
+) -> None:
+    made = await placed(client, (mouse, 3))
+    path = f"/admin/products/{mouse}"
+    filled = await client.patch(path, json={"stock": STOCK_MAX}, headers=ADMIN)
+    assert filled.status_code == 200
+    assert (await client.post(f"/orders/{made['id']}/cancel")).status_code == 200
+    assert await stock_of(client, mouse) == STOCK_MAX + 3
+    more = await client.patch(path, json={"stock": STOCK_MAX + 1}, headers=ADMIN)
+    problem(more, 422, "validation")
+
+
+async def test_what_was_priced_in_another_currency_is_refused_with_the_reason_until_priced_anew(
+    shop: Settings, client: httpx2.AsyncClient, mouse: str
+) -> None:
+    async with serving(shop, shop_currency="EUR") as in_euros:
+        refused = problem(await order(in_euros, wanted((mouse, 1))), 400, "product-unavailable")
+        assert refused["product_id"] == mouse
+        assert "is priced in USD, the shop sells in EUR" in refused["detail"]
+        assert (await in_euros.get(f"/products/{mouse}")).json()["currency"] == "USD"
+        await in_euros.patch(f"/admin/products/{mouse}", json={"price": 20}, headers=ADMIN)
+        assert (await placed(in_euros, (mouse, 1)))["currency"] == "EUR"
+
+
+async def test_the_end_of_each_order_is_logged_once(client: httpx2.AsyncClient, mouse: str) -> None:
+    paid, failed, canceled = [(await placed(client, (mouse, 1)))["id"] for _ in range(3)]
+    with capture_logs() as logged:
+        for _ in range(2):
+            await call_back(client, paid, "success", "p-1")
+            await call_back(client, failed, "failed", "p-2")
+            await client.post(f"/orders/{canceled}/cancel")
+        await call_back(client, canceled, "success", "p-3")
+    ends = [
+        (line["event"], line["order_id"], line.get("why"))
+        for line in logged
+        if line["event"] in {"order.paid", "order.canceled"}
+    ]
+    assert ends == [
+        ("order.paid", paid, None),
+        ("order.canceled", failed, "the payment failed"),
+        ("order.canceled", canceled, "by the customer"),
+    ]

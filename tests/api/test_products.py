@@ -17,7 +17,9 @@ from tests.processes import ADMIN_SECRET
 from picopay.infra.settings import Settings
 
 ADMIN: Final = {"X-Admin-Secret": ADMIN_SECRET}
-SHAPE: Final = ["id", "name", "price", "stock", "is_active", "created_at", "updated_at"]
+SHAPE: Final = [
+    *("id", "name", "price", "currency", "stock", "is_active", "created_at", "updated_at")
+]
 
 
 @pytest.fixture

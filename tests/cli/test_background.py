@@ -34,7 +34,7 @@ def environment(clean: Stores) -> dict[str, str]:
     return {
         "DATABASE_URL": clean.database_url,
         "REDIS_URL": clean.redis_url,
-        "PAYMENT_WEBHOOK_SECRET": "one-of-our-own",
+        "PAYMENT_WEBHOOK_SECRET": "one-secret-of-our-own",
     }
 
 

@@ -20,8 +20,8 @@ from picopay import __version__
 from picopay.cli.main import COMMANDS, app
 
 ROOT = Path(__file__).parents[2]
-SIGNED = {"APP_API_KEY": API_KEY, "TRANSACTION_WEBHOOK_SECRET": "one-of-our-own"}
-PRODUCTION = SIGNED | {"ADMIN_SECRET": "another-of-our-own"}
+SIGNED = {"APP_API_KEY": API_KEY, "TRANSACTION_WEBHOOK_SECRET": "one-secret-of-our-own"}
+PRODUCTION = SIGNED | {"ADMIN_SECRET": "another-secret-of-our-own"}
 MAIN = "from picopay.cli.main import main; main()"
 PICOPAY = ROOT / ".venv" / "bin" / "picopay"
 
@@ -235,10 +235,38 @@ def test_migrate_check_tells_whether_the_schema_is_current(
         ),
         (SIGNED, "ADMIN_SECRET is missing"),
         (SIGNED | {"ADMIN_SECRET": "dev-admin-secret"}, "ADMIN_SECRET is a well-known placeholder"),
+        ({"APP_API_KEY": "only-15-letters"}, "APP_API_KEY is shorter than 16 characters"),
+        (SIGNED | {"ADMIN_SECRET": "x" * 15}, "ADMIN_SECRET is shorter than 16 characters"),
+        (
+            PRODUCTION | {"TRANSACTION_WEBHOOK_SECRET": "long-enough-by-far,short"},
+            "TRANSACTION_WEBHOOK_SECRET is shorter than 16 characters",
+        ),
+        (
+            PRODUCTION | {"FAKE_PAYMENT_ENABLED": "1", "PAYMENT_WEBHOOK_SECRET": "short"},
+            "PAYMENT_WEBHOOK_SECRET is shorter than 16 characters",
+        ),
         ({"SHOP_CURRENCY": "usd"}, "SHOP_CURRENCY is not an ISO 4217 currency code"),
         ({"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, "the database cannot be reached"),
         ({"DATABASE_URL": "mysql://a:b@127.0.0.1/c"}, "postgresql://user:password@host"),
-        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE"),
+        (
+            {"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c?connect_timeout=9"},
+            "DATABASE_URL: the option connect_timeout is not one of sslmode, sslrootcert",
+        ),
+        (
+            {
+                "DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c?sslmode=verify-full&sslrootcert=/no/ca"
+            },
+            "No such file or directory",
+        ),
+        (
+            {"MIGRATION_DATABASE_URL": "postgresql://a@b/c?sslmode=always"},
+            "MIGRATION_DATABASE_URL: sslmode is not one of disable, allow",
+        ),
+        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE: Input should be a valid integer"),
+        ({"DB_POOL_SIZE": "0"}, "DB_POOL_SIZE: Input should be greater than or equal to 2"),
+        ({"REDIS_URL": "redis://cache:many/0"}, "REDIS_URL: not a redis://host:port/number URL"),
+        ({"TRUSTED_PROXIES": "*"}, "picopay: TRUSTED_PROXIES is not a list of networks"),
+        ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: Input should be 'DEBUG', 'INFO'"),
     ],
 )
 def test_production_refuses_to_start(

@@ -78,7 +78,7 @@ async def test_without_the_fake_provider_nobody_waits_for_it(clean: Stores, tmp_
 async def test_the_demo_tells_its_story_of_orders_that_are_paid_from_balances(
     server: Server, clean: Stores, tmp_path: Path
 ) -> None:
-    own = {"ADMIN_SECRET": "one-of-our-own", "TRANSACTION_PROCESSING_DELAY_SECONDS": "0"}
+    own = {"ADMIN_SECRET": "one-secret-of-our-own", "TRANSACTION_PROCESSING_DELAY_SECONDS": "0"}
     server.start({"PAYMENT_PROVIDER": "wallet", "APP_API_KEY": API_KEY} | own)
     environment = {"DATABASE_URL": clean.database_url, "APP_API_KEY": API_KEY} | own
     ran = run_command(["demo", "--url", server.url], os.environ | environment, cwd=tmp_path)

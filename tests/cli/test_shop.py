@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from tests.conftest import Stores
 from tests.forks import run_command
-from tests.processes import Ran, Site, run
+from tests.processes import Ran, Site, clean_environment, run, told
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,26 @@ def environment(clean: Stores) -> dict[str, str]:
 
 def seed(environment: dict[str, str], *arguments: str) -> Ran:
     return run([sys.executable, "scripts/seed_data.py", *arguments], environment, cwd=ROOT)
+
+
+def test_who_fills_a_shop_is_told_where_it_is(
+    environment: dict[str, str], site: Site, tmp_path: Path
+) -> None:
+    assert seed(environment).stderr.startswith("filling the database gw")
+    bare, there = clean_environment(), ("--data-dir", str(site.data_dir))
+    alone = seed(bare, *there)
+    assert f"in {site.data_dir}, where no server is running: if the shop is" in alone.stderr
+    assert alone.stdout == "5 products are new, 0 were there already\n"
+    site.serve()
+    beside = seed(bare, *there)
+    assert beside.stderr == f"filling the database in {site.data_dir}\n"
+    assert beside.stdout == "0 products are new, 5 were there already\n"
+
+
+def test_a_demo_without_a_key_says_where_one_may_be(tmp_path: Path) -> None:
+    bare = clean_environment() | {"APP_API_KEY": ""}
+    ran = run_command(["demo"], bare, cwd=tmp_path)
+    assert "set APP_API_KEY, or give the server's --data-dir" in told(ran)
 
 
 async def test_the_shop_is_filled_with_five_products_once(

@@ -1,10 +1,12 @@
 """The schema: migrations go up and down, agree with the models, and keep the rules of growth."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 from sqlalchemy import Index, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy.engine import make_url
 from tests.conftest import Stores
 
 from picopay import schema
@@ -75,6 +77,92 @@ async def test_upgrading_a_current_schema_changes_nothing(scratch_url: str) -> N
     await schema.upgrade(scratch_url, scratch_url)
     assert await connection.fetchval("SELECT pepper FROM installation") == pepper
     await connection.close()
+
+
+@pytest.fixture
+async def holder(scratch_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody else, who holds the table of products for as long as his transaction lasts."""
+    await schema.upgrade(scratch_url, scratch_url)
+    await schema.downgrade(scratch_url, "0007")
+    connection = await asyncpg.connect(scratch_url)
+    await connection.execute("BEGIN; LOCK TABLE products IN ACCESS SHARE MODE")
+    yield connection
+    await connection.close()
+
+
+async def test_a_table_in_use_is_asked_for_again_and_others_go_on_meanwhile(
+    holder: asyncpg.Connection, scratch_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_MS", 300)
+    monkeypatch.setattr(schema, "LOCK_PAUSE_SECONDS", 0.3)
+    told: list[str] = []
+    upgrading = asyncio.create_task(schema.upgrade(scratch_url, scratch_url, told.append))
+    other = await asyncpg.connect(scratch_url)
+    while len(told) < 3:
+        await asyncio.wait_for(other.fetch("SELECT FROM products"), 2)
+        await asyncio.sleep(0.02)
+    assert told[0] == "the schema is at revision 0008"  # which needs no such lock, and stays
+    assert told[1].startswith("a table is in use: attempt 1 of")
+    assert not await schema.is_current(scratch_url)
+    await holder.execute("COMMIT")
+    await upgrading
+    await other.close()
+    assert await schema.is_current(scratch_url)
+
+
+async def test_a_table_that_stays_in_use_is_told_and_what_was_reached_stays(
+    holder: asyncpg.Connection, scratch_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(schema, "LOCK_PAUSE_SECONDS", 0.01)
+    with pytest.raises(schema.TablesInUse, match="run `picopay migrate` again"):
+        await schema.upgrade(scratch_url, scratch_url)
+    assert await holder.fetchval("SELECT version_num FROM alembic_version") == "0008"
+    assert not await schema.is_current(scratch_url)
+
+
+async def test_an_owner_who_may_make_no_roles_takes_those_that_are_there(
+    scratch_url: str, clean: Stores
+) -> None:
+    admin = await asyncpg.connect(clean.owner_url)  # whose cluster has both roles
+    scratch = scratch_url.rpartition("/")[2]
+    roles = ("modest_owner", "modest_login")
+    try:
+        for role in roles:
+            await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'modest'")
+        await admin.execute(f"GRANT {APP_ROLE} TO modest_owner WITH ADMIN OPTION")
+        await admin.execute(f"ALTER DATABASE {scratch} OWNER TO modest_owner")
+        owner_url, app_url = (
+            str(make_url(scratch_url).set(username=role, password="modest")).replace(
+                "***", "modest"
+            )
+            for role in roles
+        )
+        await schema.upgrade(owner_url, app_url)
+        assert await schema.is_current(app_url)
+    finally:
+        await admin.execute(f"DROP DATABASE IF EXISTS {scratch} WITH (FORCE)")
+        await admin.execute(f"CREATE DATABASE {scratch}")
+        await admin.execute(f"DROP ROLE {', '.join(roles)}")
+        await admin.close()
+
+
+async def test_a_migration_under_a_running_server_fails_no_transaction(
+    scratch_url: str,
+) -> None:
+    """What was prepared before it does not fit the changed columns."""
+    await schema.upgrade(scratch_url, scratch_url)
+    await schema.downgrade(scratch_url, "0008")
+    db = Db(scratch_url, pool_size=1, max_overflow=0)
+
+    async def work() -> int:
+        async with db.begin() as tx:
+            return len(await tx.driver.fetch("SELECT stock FROM products WHERE stock > $1", 1))
+
+    assert await db.retrying(work) == 0
+    await schema.upgrade(scratch_url, scratch_url)
+    assert await db.retrying(work) == 0
+    await db.close()
 
 
 async def test_models_and_migrations_agree(clean: Stores) -> None:

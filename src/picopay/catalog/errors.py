@@ -22,13 +22,4 @@ class ProductArchived(Refused):
 class PriceInvalid(Invalid):
     def __init__(self, why: str) -> None:
         super().__init__(f"price {why}", ("price", why))
-
-
-class StockLimit(Refused):
-    """What comes back would pass the largest stock: an administrator has set it that high."""
-
-    code = "stock-limit"
-
-    def __init__(self, product_id: UUID, stock_max: int) -> None:
-        told = f"product {product_id} cannot hold more than {stock_max}"
-        super().__init__(told, product_id=product_id)
+        self.why = why

@@ -9,7 +9,7 @@ from picopay.kernel.money import Money
 
 NAME_LENGTH_MAX: Final = 200
 PRICE_MINOR_MAX: Final = 10**12 - 1  # NUMERIC(12,2), in cents
-STOCK_MAX: Final = 2**31 - 1
+STOCK_MAX: Final = 2**31 - 1  # that is set; what comes back may make it more
 
 
 class MoveReason(StrEnum):

@@ -51,7 +51,7 @@ _NEXT: Final = {
 async def post_product(request: Request) -> Response:
     db: Db = request.app.state.db
     settings: Settings = request.app.state.settings
-    product = parse(await body_of(request), ProductIn).to_new(settings.shop_currency)
+    product = parse(await body_of(request), ProductIn, settings.shop_currency).to_new()
     return Json(ProductOut.of(await service.add(db, product)), status_code=201)
 
 
@@ -81,7 +81,7 @@ async def get_admin_product(request: Request, product_id: UUID) -> Response:
 async def patch_product(request: Request, product_id: UUID) -> Response:
     db: Db = request.app.state.db
     settings: Settings = request.app.state.settings
-    change = parse(await body_of(request), ProductPatch).to_change(settings.shop_currency)
+    change = parse(await body_of(request), ProductPatch, settings.shop_currency).to_change()
     return Json(ProductOut.of(await service.change(db, product_id, change)))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from uuid import UUID
 
-from picopay.catalog.errors import PriceInvalid, StockLimit
+from picopay.catalog.errors import PriceInvalid
 from picopay.catalog.model import (
     PRICE_MINOR_MAX,
     STOCK_MAX,
@@ -66,17 +66,17 @@ def record(
 ) -> list[Recorded]:
     """The moves in order, each with the stock and the version after it; `ids` will be theirs.
 
-    Raises `StockLimit`. Whoever takes stock has looked before, under the lock.
+    Whoever takes stock has looked before, under the lock.
     """
     stocks = dict(before)
     recorded: list[Recorded] = []
     for move, move_id in zip(moves, ids, strict=True):
         quantity, version = stocks[move.product_id]
         assert move.delta != 0, "a move moves something"
-        assert quantity + move.delta >= 0, "more was taken than there is"
-        if quantity + move.delta > STOCK_MAX:
-            raise StockLimit(move.product_id, STOCK_MAX)
-        after = stocks[move.product_id] = Stock(quantity + move.delta, version + 1)
+        left = quantity + move.delta
+        assert left >= 0, "more was taken than there is"
+        assert left <= STOCK_MAX or move.order_id is not None, "more was set than can be"
+        after = stocks[move.product_id] = Stock(left, version + 1)
         recorded.append(Recorded(move_id, move, after))
     return recorded
 

@@ -3,16 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from hashlib import blake2b
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from picopay.catalog import rules
+from picopay.catalog.errors import PriceInvalid
 from picopay.catalog.model import (
     NAME_LENGTH_MAX,
     PRICE_MINOR_MAX,
@@ -26,6 +33,7 @@ from picopay.catalog.model import (
 )
 from picopay.infra.ids import new_id
 from picopay.infra.routing import MoneyOut, decode_cursor, encode_cursor, exact_number
+from picopay.kernel.money import Money
 
 # A cursor may hold a whole name, four bytes a character, in base 64.
 CURSOR_LENGTH_MAX: Final = 2000
@@ -44,9 +52,19 @@ NameIn = Annotated[
         description="Need not be unique.",
     ),
 ]
+
+
+def _priced(value: object, shop: ValidationInfo) -> Money:
+    """The context is the shop's currency."""
+    try:
+        return rules.price(exact_number(value), cast("str", shop.context))
+    except PriceInvalid as refused:
+        raise ValueError(refused.why) from None
+
+
 PriceIn = Annotated[
-    int | Decimal,
-    PlainValidator(exact_number),
+    Money,
+    PlainValidator(_priced),
     WithJsonSchema(
         {
             "anyOf": [
@@ -71,10 +89,8 @@ class ProductIn(BaseModel):
     stock: StockIn = 0
     is_active: Annotated[FlagIn, Field(description="Whether it can be ordered.")] = True
 
-    def to_new(self, currency: str) -> NewProduct:
-        """Raises `PriceInvalid`."""
-        price = rules.price(self.price, currency)
-        return NewProduct(new_id(), self.name, price, self.stock, self.is_active)
+    def to_new(self) -> NewProduct:
+        return NewProduct(new_id(), self.name, self.price, self.stock, self.is_active)
 
 
 def _undefaulted(schema: dict[str, Any]) -> None:
@@ -100,10 +116,8 @@ class ProductPatch(BaseModel):
             raise ValueError("leave it out to keep it")
         return value
 
-    def to_change(self, currency: str) -> Change:
-        """Raises `PriceInvalid`."""
-        price = None if self.price is None else rules.price(self.price, currency)
-        return Change(self.name, price, self.stock, self.is_active)
+    def to_change(self) -> Change:
+        return Change(self.name, self.price, self.stock, self.is_active)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,7 @@ class ProductOut:
     id: UUID
     name: str
     price: MoneyOut
+    currency: str
     stock: int
     is_active: bool
     created_at: datetime
@@ -118,7 +133,10 @@ class ProductOut:
 
     @classmethod
     def of(cls, p: Product) -> "ProductOut":
-        return cls(p.id, p.name, p.price, p.stock, p.is_active, p.created_at, p.updated_at)
+        currency = p.price.currency
+        return cls(
+            p.id, p.name, p.price, currency, p.stock, p.is_active, p.created_at, p.updated_at
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +144,7 @@ class AdminProductOut:
     id: UUID
     name: str
     price: MoneyOut
+    currency: str
     stock: int
     is_active: bool
     created_at: datetime
@@ -135,8 +154,9 @@ class AdminProductOut:
     @classmethod
     def of(cls, p: Product) -> "AdminProductOut":
         return cls(
-            p.id, p.name, p.price, p.stock, p.is_active, p.created_at, p.updated_at, p.archived_at
-        )
+            p.id, p.name, p.price, p.price.currency, p.stock, p.is_active, p.created_at,
+            p.updated_at, p.archived_at,
+        )  # fmt: skip
 
 
 class ProductQuery(BaseModel):

@@ -49,8 +49,8 @@ async def move_stock(tx: Tx, moves: Sequence[StockMove]) -> None:
     """Record the moves in order, of products that exist; each order moves a product once a reason.
 
     Two statements, however many: one locks the products, if the caller has not, the other writes
-    stocks and history. Raises `StockLimit`; an `AssertionError` when more is taken than there is,
-    or not every row was written: callers look before, under the lock.
+    stocks and history. Raises an `AssertionError` when more is taken than there is, or not every
+    row was written: callers look before, under the lock.
     """
     if not moves:
         return

@@ -35,7 +35,7 @@ _INSERT: Final = """
 INSERT INTO products (id, name, currency, price, stock, version, is_active)
 SELECT new.id, new.name, new.currency, new.price, new.stock, (new.stock > 0)::int, new.is_active
   FROM unnest($1::uuid[], $2::text::text[], $3::text::text[], $4::text::bigint[],
-              $5::text::int[], $6::bool[])
+              $5::text::bigint[], $6::bool[])
        AS new(id, name, currency, price, stock, is_active)
 ON CONFLICT DO NOTHING
 RETURNING id
@@ -44,7 +44,7 @@ RETURNING id
 _STOCKS: Final = """
 UPDATE products p
    SET stock = new.stock, version = new.version, updated_at = now()
-  FROM unnest(%1::uuid[], %2::text::int[], %3::text::int[], %4::text::int[])
+  FROM unnest(%1::uuid[], %2::text::bigint[], %3::text::int[], %4::text::int[])
        AS new(id, stock, version, version_before)
  WHERE p.id = new.id AND p.version = new.version_before AND p.id = ANY(%1::uuid[])
 RETURNING 1
@@ -52,8 +52,8 @@ RETURNING 1
 
 _MOVES: Final = """
 INSERT INTO stock_moves (product_id, version, id, delta, stock_after, reason, order_id)
-SELECT * FROM unnest(%1::uuid[], %2::text::int[], %3::uuid[], %4::text::int[], %5::text::int[],
-                     %6::text::text[], %7::uuid[])
+SELECT * FROM unnest(%1::uuid[], %2::text::int[], %3::uuid[], %4::text::bigint[],
+                     %5::text::bigint[], %6::text::text[], %7::uuid[])
 RETURNING 1
 """
 

@@ -11,11 +11,12 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, Text, func, 
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 
-from picopay.catalog.model import NAME_LENGTH_MAX, PRICE_MINOR_MAX
+from picopay.catalog.model import NAME_LENGTH_MAX, PRICE_MINOR_MAX, STOCK_MAX
 from picopay.infra.models import Base, Name
 
 _LISTED = text("archived_at IS NULL")
 _OF_ORDERS = "reason IN ('reserved', 'returned')"
+_SET = "reason IN ('opened', 'adjusted')"
 
 
 class Products(Base):
@@ -29,7 +30,7 @@ class Products(Base):
     __table_args__ = (
         CheckConstraint(f"char_length(name) BETWEEN 1 AND {NAME_LENGTH_MAX}", "name_length"),
         CheckConstraint(f"price BETWEEN 0 AND {PRICE_MINOR_MAX}", "price_in_range"),
-        CheckConstraint("stock >= 0", "stock_not_negative"),  # and at most an INTEGER
+        CheckConstraint("stock >= 0", "stock_not_negative"),
         CheckConstraint("version >= 0", "version_not_negative"),
         Index("products_created_at_idx", "is_active", "created_at", "id", postgresql_where=_LISTED),
         Index("products_name_idx", "is_active", "name", "id", postgresql_where=_LISTED),
@@ -54,7 +55,7 @@ class Products(Base):
     name: Mapped[str] = mapped_column(Name)
     currency: Mapped[str] = mapped_column(Name)
     price: Mapped[int] = mapped_column(BigInteger)
-    stock: Mapped[int] = mapped_column(Integer)
+    stock: Mapped[int] = mapped_column(BigInteger)
     version: Mapped[int] = mapped_column(Integer)
     is_active: Mapped[bool] = mapped_column()
     archived_at: Mapped[datetime | None] = mapped_column(TIMESTAMP(timezone=True))
@@ -74,7 +75,9 @@ class StockMoves(Base):
         CheckConstraint("version > 0", "version_positive"),
         CheckConstraint("delta <> 0", "delta_not_zero"),
         CheckConstraint("stock_after >= 0", "stock_not_negative"),
-        CheckConstraint("stock_after::bigint - delta >= 0", "stock_before_not_negative"),
+        CheckConstraint("stock_after - delta >= 0", "stock_before_not_negative"),
+        # What comes back always fits: only what is set has a bound.
+        CheckConstraint(f"NOT {_SET} OR stock_after <= {STOCK_MAX}", "set_in_range"),
         CheckConstraint("reason IN ('opened', 'adjusted', 'reserved', 'returned')", "reason_known"),
         CheckConstraint(f"({_OF_ORDERS}) = (order_id IS NOT NULL)", "orders_have_an_id"),
         CheckConstraint(
@@ -95,8 +98,8 @@ class StockMoves(Base):
     product_id: Mapped[UUID] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     id: Mapped[UUID] = mapped_column()
-    delta: Mapped[int] = mapped_column(Integer)
-    stock_after: Mapped[int] = mapped_column(Integer)
+    delta: Mapped[int] = mapped_column(BigInteger)
+    stock_after: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(Name)
     order_id: Mapped[UUID | None] = mapped_column()
     created_at: Mapped[datetime] = mapped_column(

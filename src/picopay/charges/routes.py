@@ -7,7 +7,6 @@ from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -33,12 +32,12 @@ from picopay.charges.store import Filter
 from picopay.idempotency.rules import parse_uuid_key
 from picopay.infra import metrics
 from picopay.infra.db import Db
-from picopay.infra.json import Json, body_of, dump, field_errors, parse
+from picopay.infra.json import Json, body_of, dump, parse, validate
 from picopay.infra.logs import log_all
 from picopay.infra.problems import document, documented
 from picopay.infra.protocol import hung_up
 from picopay.infra.routing import REPLAYABLE, decode_cursor, header, limited_page, takes
-from picopay.kernel.errors import Invalid, Refused
+from picopay.kernel.errors import Refused
 from picopay.ledger.errors import InsufficientFunds
 
 T = TypeVar("T")
@@ -186,9 +185,7 @@ async def _by_turns(items: Iterable[T]) -> AsyncIterator[T]:
 def _read_item(item: object, caller: Caller) -> ChargeCommand | bytes:
     """What the item asks for, or its result if it is not valid."""
     try:
-        return BatchItemIn.model_validate(item).to_item_command(caller)
-    except ValidationError as error:
-        return _rejected(Invalid("the item is not valid", *field_errors(error)))
+        return validate(item, BatchItemIn, "the item is not valid").to_item_command(caller)
     except Refused as refused:
         return _rejected(refused)
 

@@ -18,13 +18,16 @@ from sqlalchemy.exc import DBAPIError
 
 from picopay import schema
 from picopay.cli.errors import CommandFailed, err
+from picopay.embedded import status
+from picopay.embedded.layout import Layout
 from picopay.embedded.servers import Lease, acquire
 from picopay.infra import tracing
 from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
-from picopay.infra.placeholders import PLACEHOLDERS
+from picopay.infra.placeholders import is_placeholder, weakness
 from picopay.infra.settings import Settings
+from picopay.infra.urls import sqlalchemy_url
 
 T = TypeVar("T")
 
@@ -45,8 +48,10 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).upper() if first["loc"] else "the settings"
-        raise CommandFailed(f"{name}: {first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        # What concerns several names them itself.
+        name = f"{str(first['loc'][0]).upper()}: " if first["loc"] else ""
+        raise CommandFailed(f"{name}{why}") from None
 
 
 @contextmanager
@@ -92,6 +97,21 @@ def leased(
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def whereabouts(data_dir: Path | None) -> str:
+    """Which database `prepared` will use, for people."""
+    settings = load_settings()
+    if settings.database_url is not None:
+        url = sqlalchemy_url(settings.database_url)
+        return f"the database {url.database} at {url.host or 'localhost'}, of DATABASE_URL"
+    directory = (data_dir or settings.picopay_data_dir).absolute()
+    if status.read(Layout(directory).status) is not None:
+        return f"the database in {directory}"
+    return (
+        f"the database in {directory}, where no server is running: if the shop is elsewhere, give"
+        " its --data-dir or DATABASE_URL"
+    )
+
+
 def _refuse_ephemeral(data_dir: Path | None, *, ephemeral: bool) -> None:
     if ephemeral:
         raise CommandFailed("DATABASE_URL is set: its database will not be deleted at the end")
@@ -101,7 +121,11 @@ def _refuse_ephemeral(data_dir: Path | None, *, ephemeral: bool) -> None:
 
 def progress(message: str) -> None:
     if err.is_terminal:
-        err.print(f"[dim]{message}[/dim]")
+        tell(message)
+
+
+def tell(message: str) -> None:
+    err.print(f"[dim]{message}[/dim]", soft_wrap=True)
 
 
 def _embedded(settings: Settings, lease: Lease) -> Settings:
@@ -113,7 +137,7 @@ def _embedded(settings: Settings, lease: Lease) -> Settings:
     kept = partial(_kept, servers.data_dir)
     settings.app_api_key = settings.app_api_key or kept("api_key", "dev_")
     settings.admin_secret = settings.admin_secret or kept("admin_secret", "dev_")
-    asyncio.run(schema.upgrade(servers.database_url, servers.database_url))
+    on_database(schema.upgrade(servers.database_url, servers.database_url))
     return settings
 
 
@@ -130,12 +154,11 @@ def with_payment_secret(settings: Settings) -> None:
     if not settings.uses_payment_webhook_secret:
         return
     known = settings.payment_webhook_secrets
-    placeholder = not PLACEHOLDERS.isdisjoint(known)
-    if settings.production and placeholder:
-        raise CommandFailed("PAYMENT_WEBHOOK_SECRET is a well-known placeholder")
+    if settings.production and (why := weakness(known)):
+        raise CommandFailed(f"PAYMENT_WEBHOOK_SECRET {why}")
     if settings.production and not known:
         raise CommandFailed("PAYMENT_WEBHOOK_SECRET is missing: it verifies payment callbacks")
-    if placeholder:
+    if is_placeholder(known):
         told = "PAYMENT_WEBHOOK_SECRET is a well-known placeholder: not for production"
         err.print(f"[yellow]{told}[/yellow]")
     if not known:
@@ -166,6 +189,8 @@ def on_database(work: Coroutine[object, object, T]) -> T:
     """Run `work`; what the database has against it is told in one sentence."""
     try:
         return asyncio.run(work)
+    except schema.TablesInUse as error:
+        raise CommandFailed(str(error)) from None
     except ConnectionLost:
         raise CommandFailed("the connection to the database was lost") from None
     except OSError as error:

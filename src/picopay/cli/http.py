@@ -24,7 +24,9 @@ def api_key(given: str | None, data_dir: Path | None) -> str:
     kept = (data_dir or settings.picopay_data_dir) / "api_key"
     key = given or settings.app_api_key or (kept.read_text().strip() if kept.exists() else None)
     if key is None:
-        raise CommandFailed("no API key: give --key, or set APP_API_KEY")
+        raise CommandFailed(
+            "no API key: give --key, set APP_API_KEY, or give the server's --data-dir"
+        )
     return key
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from picopay import schema
-from picopay.cli.context import DataDir, leased, load_settings, on_database
+from picopay.cli.context import DataDir, leased, load_settings, on_database, tell
 from picopay.cli.errors import CommandFailed
 
 
@@ -15,7 +15,10 @@ def migrate(
 ) -> None:
     """Bring the database schema up to date, as the owner of the schema.
 
-    The owner needs CREATEROLE, or a role `picopay_app` made beforehand and granted to it.
+    The owner needs CREATEROLE; or else the roles `picopay_app` and `picopay_readonly` made
+    beforehand (NOLOGIN), and the first granted to it WITH ADMIN OPTION. A table that is in use is
+    waited for 3 seconds at a time, so that others can go on, and then it is told. Each revision is
+    a transaction of its own.
 
     Example: `DATABASE_URL=postgresql://… picopay migrate`
     """
@@ -30,7 +33,7 @@ def migrate(
 
 def _migrate(owner_url: str, app_url: str, *, check: bool) -> None:
     if not check:
-        on_database(schema.upgrade(owner_url, app_url))
+        on_database(schema.upgrade(owner_url, app_url, tell))
     elif not on_database(schema.is_current(app_url)):
         raise CommandFailed("the database schema is not current: run `picopay migrate`")
     print("the database schema is current")

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import signal
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -38,7 +38,7 @@ from picopay.embedded.servers import Servers
 from picopay.infra import draining, environment, logs, tracing
 from picopay.infra.db import Db
 from picopay.infra.logs import log
-from picopay.infra.placeholders import PLACEHOLDERS
+from picopay.infra.placeholders import is_placeholder, weakness
 from picopay.infra.protocol import HttpProtocol
 from picopay.infra.settings import Settings
 from picopay.kernel.money import Money
@@ -131,13 +131,12 @@ def _refuse_without_provider(settings: Settings) -> None:
 
 
 async def _refuse_unsafe(settings: Settings, db: Db) -> None:
-    placeholders = _placeholders(settings)
+    secrets = _secrets(settings)
     if not settings.production:
-        for name in placeholders:
+        for name in (name for name, values in secrets.items() if is_placeholder(values)):
             err.print(f"[yellow]{name} is a well-known placeholder: not for production[/yellow]")
         return
-    for name in placeholders:
-        raise CommandFailed(f"{name} is a well-known placeholder: choose one of your own")
+    _refuse_weak(secrets)
     if settings.app_api_key is None and not await access.any_active(db):
         raise CommandFailed(
             "no API key exists: set APP_API_KEY, or make one with `picopay keys create`"
@@ -155,14 +154,19 @@ async def _refuse_unsafe(settings: Settings, db: Db) -> None:
         )
 
 
-def _placeholders(settings: Settings) -> list[str]:
-    """The settings that hold a secret which everybody knows."""
-    secrets = {
-        "APP_API_KEY": [settings.app_api_key],
+def _refuse_weak(secrets: Mapping[str, list[str]]) -> None:
+    for name, values in secrets.items():
+        if why := weakness(values):
+            raise CommandFailed(f"{name} {why}")
+
+
+def _secrets(settings: Settings) -> dict[str, list[str]]:
+    """By setting; `with_payment_secret` has looked at those of payments."""
+    return {
+        "APP_API_KEY": [settings.app_api_key] if settings.app_api_key else [],
         "TRANSACTION_WEBHOOK_SECRET": settings.transaction_webhook_secrets,
-        "ADMIN_SECRET": [settings.admin_secret],
+        "ADMIN_SECRET": [settings.admin_secret] if settings.admin_secret else [],
     }
-    return [name for name, values in secrets.items() if PLACEHOLDERS.intersection(values)]
 
 
 @contextmanager

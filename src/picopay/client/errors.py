@@ -149,7 +149,6 @@ FAMILIES: Final[Mapping[str, type[Problem]]] = {
     "refund-not-found": NotFound,
     "scope-missing": Forbidden,
     "signature-invalid": Unauthorized,
-    "stock-limit": Declined,
     "transaction-not-found": NotFound,
     "user-not-found": NotFound,
     "validation": Invalid,

@@ -1,8 +1,7 @@
 """What calls take and give: frozen values, money exact, never a float.
 
 An `amount` with a currency is a `Money`: `.major` is its `Decimal`, `.minor` its whole number of
-smallest units. Products and orders are priced in the shop's currency, which the API does not
-name: their prices are `Decimal`.
+smallest units. Prices of products and orders are `Decimal`, with their `currency` beside them.
 """
 
 from collections.abc import Mapping
@@ -171,7 +170,7 @@ class OrderRefund:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`status` is reserved, payment_pending, paid or canceled.
+    """`status` is reserved, payment_pending, paid or canceled; items share its `currency`.
 
     The last two are told by the call that places it only.
     """
@@ -180,6 +179,7 @@ class Order:
     user_email: str
     status: str
     items_total: Decimal
+    currency: str
     items: tuple[OrderItem, ...]
     created_at: datetime
     updated_at: datetime
@@ -206,6 +206,7 @@ class Product:
     id: UUID
     name: str
     price: Decimal
+    currency: str
     stock: int
     is_active: bool
     created_at: datetime

@@ -23,7 +23,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from picopay.infra import metrics, pools, sessions
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings
-from picopay.infra.sqlstates import DEADLOCK, SERIALIZATION, is_away, sqlstate
+from picopay.infra.sqlstates import PASSING, is_away, sqlstate
 from picopay.infra.tx import Tx
 from picopay.infra.urls import sqlalchemy_url
 from picopay.kernel.errors import Refused
@@ -280,7 +280,7 @@ class Db:
     async def retrying(
         self, work: Callable[[], Awaitable[T]], patience_seconds: float = LOST_DATABASE_SECONDS
     ) -> T:
-        """Run `work`, one transaction, again after a deadlock or a connection lost before COMMIT.
+        """Run `work`, one transaction, again after what is `PASSING`, or a loss before COMMIT.
 
         A database that is away is waited for, `patience_seconds` at most since that was noticed.
         A commit in doubt is not retried here: only its owner can tell whether it happened.
@@ -296,7 +296,7 @@ class Db:
                     raise DatabaseUnavailable("the database cannot be reached") from None
             except (DBAPIError, asyncpg.PostgresError) as error:
                 deadlocks += 1
-                if deadlocks > RETRIES_MAX or sqlstate(error) not in {DEADLOCK, SERIALIZATION}:
+                if deadlocks > RETRIES_MAX or sqlstate(error) not in PASSING:
                     raise
             metrics.transactions_retried.inc()
             await asyncio.sleep(PAUSE_SECONDS)

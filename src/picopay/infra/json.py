@@ -1,8 +1,8 @@
 """JSON at the edge: numbers keep every digit coming in, and money keeps its decimals going out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import jiter
@@ -11,10 +11,13 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from picopay.infra.routing import exact_number
 from picopay.kernel.errors import Invalid
 from picopay.kernel.money import Money
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_MONEY: Final = frozenset({"amount", "currency"})
 
 
 def decode(body: bytes) -> object:
@@ -45,24 +48,53 @@ async def body_of(request: Request) -> bytes:
             return body
 
 
-def parse(body: bytes, model: type[ModelT]) -> ModelT:
-    """The body as `model`; raises `Invalid` naming every field that is wrong."""
-    return validate(decode(body), model)
+def parse(body: bytes, model: type[ModelT], context: object = None) -> ModelT:
+    """The body as `model`; raises `Invalid` naming every field that is wrong.
+
+    `context` is what the model's own validators need to know of the shop.
+    """
+    return validate(decode(body), model, context=context)
 
 
-def validate(value: object, model: type[ModelT]) -> ModelT:
+def validate(
+    value: object,
+    model: type[ModelT],
+    detail: str = "the request is not valid",
+    *,
+    context: object = None,
+) -> ModelT:
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, context=context)
     except ValidationError as error:
-        raise Invalid("the request is not valid", *field_errors(error)) from None
+        wrong = _field_errors(error)
+        raise Invalid(detail, *wrong, *_money_errors(value, model, wrong)) from None
 
 
-def field_errors(error: ValidationError) -> list[tuple[str, str]]:
+def _field_errors(error: ValidationError) -> list[tuple[str, str]]:
     """(dotted field, message) pairs; the offending input itself is never repeated."""
     return [
         (".".join(map(str, item["loc"])) or "body", item["msg"].removeprefix("Value error, "))
         for item in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def _money_errors(
+    value: object, model: type[BaseModel], wrong: Sequence[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Whether an amount is one of its currency is asked of valid bodies only, to be quick.
+
+    Of others it is asked here, so that their sender learns of all that is wrong at once.
+    """
+    named = {field for field, _ in wrong}
+    if not model.model_fields.keys() >= _MONEY or not isinstance(value, Mapping):
+        return []
+    told = {"currency": "USD", **cast("Mapping[str, Any]", value)}
+    amount = 1 if "amount" in named else exact_number(told["amount"])
+    try:
+        Money.parse(amount, "" if "currency" in named else told["currency"])
+    except Invalid as refused:
+        return [error for error in refused.errors if error[0] not in named]
+    return []
 
 
 def _other(value: object) -> orjson.Fragment | str:

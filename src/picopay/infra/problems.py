@@ -48,7 +48,6 @@ PROBLEMS: Final[dict[str, tuple[int, str]]] = {
     "product-not-found": (404, "No such product"),
     "scope-missing": (403, "The API key lacks a scope"),
     "signature-invalid": (401, "The signature is missing or not valid"),
-    "stock-limit": (409, "The product cannot hold that much stock"),
     "transaction-not-found": (404, "No such transaction"),
     "user-not-found": (404, "No such user"),
     "validation": (422, "The request is not valid"),

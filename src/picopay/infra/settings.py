@@ -4,13 +4,13 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from picopay.infra.networks import networks
-from picopay.infra.urls import http_url, origins, sqlalchemy_url
+from picopay.infra.urls import http_url, origins, redis_url, sqlalchemy_url
 from picopay.kernel.money import EXPONENTS
 from picopay.kernel.signing import Scheme, is_key
 
@@ -20,7 +20,6 @@ FAKE_PAYMENT_DUPLICATES_MAX: Final = 20
 FAKE_PAYMENT_REORDER_SECONDS_MAX: Final = 3600
 FAKE_PAYMENT_SILENCE_SECONDS_MAX: Final = 60
 
-_REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 PER_MINUTE_MAX: Final = 100_000
 # Where Compose and our Kubernetes manifests put secrets: a file for each, named as its setting.
 SECRETS_DIR: Final = Path("/run/secrets")
@@ -89,7 +88,8 @@ class Settings(BaseSettings):
     )
     shop_currency: str = Field(
         default="USD",
-        description="ISO 4217 code of products' prices. What is priced already keeps its currency.",
+        description="ISO 4217 code of products' prices. What is priced already keeps its currency, "
+        "and is for sale again once its price is set anew.",
     )
     cache_ttl: int = Field(
         default=86_400, ge=1, description="Seconds for which Redis keeps a replay."
@@ -271,16 +271,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _resolved(self) -> Self:
-        for url in (self.database_url, self.migration_database_url):
-            if url is not None:
-                sqlalchemy_url(url)
         if self.redis_url is None and self.redis_host is not None:
             password = f":{quote(self.redis_password, safe='')}@" if self.redis_password else ""
             self.redis_url = (
                 f"redis://{password}{self.redis_host}:{self.redis_port}/{self.redis_db}"
             )
-        if self.redis_url is not None and urlsplit(self.redis_url).scheme not in _REDIS_SCHEMES:
-            raise ValueError("REDIS_URL is not a redis://host:port/number URL")
         networks(self.trusted_proxies)
         origins(self.cors_origins)
         if self.shop_currency not in EXPONENTS:
@@ -291,6 +286,17 @@ class Settings(BaseSettings):
         if self.fake_payment_enabled is None:
             self.fake_payment_enabled = self.database_url is None
         return self
+
+    @field_validator("database_url", "migration_database_url")
+    @classmethod
+    def _database(cls, url: str | None) -> str | None:
+        _ = url and sqlalchemy_url(url)  # which refuses what is none
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: str | None) -> str | None:
+        return None if url is None else redis_url(url)
 
     @field_validator("transaction_webhook_secret", "payment_webhook_secret")
     @classmethod

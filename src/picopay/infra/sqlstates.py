@@ -7,8 +7,11 @@ from sqlalchemy.exc import DBAPIError
 DEADLOCK: Final = "40P01"
 SERIALIZATION: Final = "40001"
 LOCK_NOT_AVAILABLE: Final = "55P03"
+FEATURE_NOT_SUPPORTED: Final = "0A000"  # as when a statement was prepared before a migration
 OUT_OF_RANGE: Final = "22003"
 QUERY_CANCELED: Final = "57014"
+# What another attempt mends by itself: the driver forgets statements that no longer fit.
+PASSING: Final = frozenset({DEADLOCK, SERIALIZATION, FEATURE_NOT_SUPPORTED})
 # A lock was waited for in vain, or a statement for too long.
 WAITED: Final = frozenset({LOCK_NOT_AVAILABLE, QUERY_CANCELED})
 

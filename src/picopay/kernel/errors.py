@@ -32,6 +32,7 @@ class Invalid(Refused):
 
     def __init__(self, detail: str, *errors: tuple[str, str]) -> None:
         super().__init__(detail, errors=[{"field": field, "message": why} for field, why in errors])
+        self.errors = errors
 
 
 class Overloaded(Refused):

@@ -21,9 +21,11 @@ _EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
 
 
 class CurrencyUnknown(Invalid):
-    def __init__(self, currency: str) -> None:
+    """`others` are wrong besides, whatever the currency."""
+
+    def __init__(self, currency: str, *others: tuple[str, str]) -> None:
         why = f"{currency!r} is not an ISO 4217 currency code in use"
-        super().__init__(why, ("currency", why))
+        super().__init__(why, ("currency", why), *others)
 
 
 class AmountInvalid(Invalid):
@@ -75,11 +77,20 @@ class Money(NamedTuple):
 def _minor(amount: Decimal | int, currency: str) -> int:
     exponent = EXPONENTS.get(currency)
     if exponent is None:
-        raise CurrencyUnknown(currency)
+        raise CurrencyUnknown(currency, *_wrong_anyhow(amount))
     minor = amount * 10**exponent if isinstance(amount, int) else _exact(amount, currency)
     if minor > AMOUNT_MINOR_MAX:
         raise AmountInvalid(f"must not exceed {AMOUNT_MINOR_MAX} minor units")
     return minor
+
+
+def _wrong_anyhow(amount: Decimal | int) -> list[tuple[str, str]]:
+    """What no currency could mend."""
+    if isinstance(amount, Decimal) and not amount.is_finite():
+        return [("amount", "must be a finite number")]
+    if 0 < amount <= AMOUNT_MINOR_MAX:
+        return []
+    return [("amount", f"must be greater than zero and at most {AMOUNT_MINOR_MAX} minor units")]
 
 
 def _exact(amount: Decimal, currency: str) -> int:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
 from typing import Final, TypeVar
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -71,18 +72,27 @@ class Batcher:
         return outcomes
 
 
-@asynccontextmanager
-async def _one_of_few(slots: asyncio.Semaphore) -> AsyncGenerator[None]:
-    """Raises `Overloaded`."""
-    try:
-        async with asyncio.timeout(ALONE_SECONDS_MAX):
-            await slots.acquire()
-    except TimeoutError:
-        raise Overloaded("too many wait for orders that are locked") from None
-    try:
-        yield
-    finally:
-        slots.release()
+class _Few:
+    """Few at a time, and of each order one: who waits for a locked one holds up no other order."""
+
+    def __init__(self) -> None:
+        self._slots = asyncio.Semaphore(ALONE_MAX)
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def one(self, order_id: UUID) -> AsyncGenerator[None]:
+        """Raises `Overloaded`."""
+        turn = self._turns.get(order_id)
+        if turn is None:
+            turn = self._turns[order_id] = asyncio.Lock()
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(ALONE_SECONDS_MAX):
+                    await held.enter_async_context(turn)
+                    await held.enter_async_context(self._slots)
+            except TimeoutError:
+                raise Overloaded("too many wait for orders that are locked") from None
+            yield
 
 
 class _NotAllError(Exception):
@@ -96,8 +106,8 @@ class Settler:
         self._db = db
         self._bell = bell
         self._gatherer = Gatherer("callbacks", self._commit)
-        self._alone = asyncio.Semaphore(ALONE_MAX)
-        self._canceling = asyncio.Semaphore(ALONE_MAX)
+        self._alone = _Few()
+        self._canceling = _Few()
 
     def full(self) -> bool:
         return self._gatherer.full()
@@ -114,12 +124,12 @@ class Settler:
         return settlement
 
     async def _by_itself(self, word: Word) -> Settlement:
-        async with _one_of_few(self._alone):
+        async with self._alone.one(word.order_id):
             return await payments.settle(self._db, word)
 
     async def cancel(self, order_id: UUID) -> Order:
         """Raises `Overloaded`, and what `service.cancel` does."""
-        async with _one_of_few(self._canceling):
+        async with self._canceling.one(order_id):
             return await service.cancel(self._db, order_id)
 
     async def close(self) -> None:

@@ -11,8 +11,15 @@ class ProductUnavailable(Refused):
 
     code = "product-unavailable"
 
-    def __init__(self, product_id: UUID) -> None:
-        super().__init__(f"product {product_id} is not for sale", product_id=product_id)
+    def __init__(self, product_id: UUID, why: str = "") -> None:
+        super().__init__(f"product {product_id} is not for sale{why}", product_id=product_id)
+
+
+class PricedInAnotherCurrency(ProductUnavailable):
+    """Priced before the shop's currency was changed: setting its price anew puts it on sale."""
+
+    def __init__(self, product_id: UUID, priced_in: str, shop: str) -> None:
+        super().__init__(product_id, f": it is priced in {priced_in}, the shop sells in {shop}")
 
 
 class InsufficientStock(Refused):

@@ -11,7 +11,7 @@ from picopay.infra.db import Db
 from picopay.infra.http import Unanswered, Unreachable
 from picopay.infra.logs import log
 from picopay.infra.tx import Tx
-from picopay.orders import payments, rules
+from picopay.orders import endings, payments, rules
 from picopay.orders.gateway import Gateway, ProviderFailed
 from picopay.orders.model import (
     PAYMENTS,
@@ -48,7 +48,9 @@ class Payments:
         self._timeout_seconds = timeout_seconds
 
     async def ask(self, event: Event) -> None:
-        stored = await payments.ask(self._db, order_of(event.aggregate), self._timeout_seconds)
+        stored = await payments.ask(
+            self._db, order_of(event.aggregate), self._timeout_seconds, event.request_id
+        )
         if stored is not None:
             order = stored.order
             payment_id = await self._gateway.create_payment(order.id, order.total)
@@ -69,11 +71,13 @@ class Payments:
             raise NotYet(again_seconds, "the provider does not know yet")
         settlement = await payments.settle(self._db, Word(order_id, payment_id, result))
         log.info(POLLED, **payments.told(order_id, settlement))
+        endings.settled(order_id, settlement, request_id=event.request_id)
 
     async def time_out(self, event: Event) -> None:
         order_id = order_of(event.aggregate)
         if await payments.time_out(self._db, order_id):
             log.info(TIMED_OUT, order_id=str(order_id))
+            endings.canceled(order_id, payments.TIMED_OUT, request_id=event.request_id)
 
     async def refund(self, event: Event) -> None:
         order_id, payment_id = order_of(event.aggregate), _payment_of(event)
@@ -100,16 +104,29 @@ class Wallets:
         for event in events:
             settlement = self._settled.pop(event.id)
             payments.count(settlement)
-            told = payments.told(order_of(event.aggregate), settlement)
+            order_id = order_of(event.aggregate)
+            told = payments.told(order_id, settlement)
             log.info(FROM_BALANCE, **told, request_id=event.request_id)
+            endings.settled(order_id, settlement, request_id=event.request_id)
 
 
-async def give_up(tx: Tx, events: Sequence[Event]) -> None:
-    for event in events:
-        order_id = order_of(event.aggregate)
-        if await payments.give_up(tx, order_id):
-            metrics.orders_canceled.inc()
-            log.error(GIVEN_UP, order_id=str(order_id))
+class GivingUp:
+    """Cancels orders whose payment nobody can be asked for; told once that is committed."""
+
+    def __init__(self) -> None:
+        self._canceled: dict[UUID, bool] = {}
+
+    async def give_up(self, tx: Tx, events: Sequence[Event]) -> None:
+        for event in events:
+            self._canceled[event.id] = await payments.give_up(tx, order_of(event.aggregate))
+
+    def tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if self._canceled.pop(event.id):
+                order_id = order_of(event.aggregate)
+                metrics.orders_canceled.inc()
+                log.error(GIVEN_UP, order_id=str(order_id))
+                endings.canceled(order_id, payments.GIVEN_UP, request_id=event.request_id)
 
 
 async def refund_failed(tx: Tx, events: Sequence[Event]) -> None:
@@ -126,8 +143,15 @@ def _payment_of(event: Event) -> str:
 def consumers(db: Db, gateway: Gateway, timeout_seconds: float) -> tuple[Consumer, ...]:
     """`db` is for those that call out: they own their transactions."""
     own, wallets = Payments(db, gateway, timeout_seconds), Wallets()
+    unasked = GivingUp()
     return (
-        Consumer(PAYMENTS, alone=own.ask, on_dead=give_up, concurrency=CONCURRENCY),
+        Consumer(
+            PAYMENTS,
+            alone=own.ask,
+            on_dead=unasked.give_up,
+            on_buried=unasked.tell,
+            concurrency=CONCURRENCY,
+        ),
         Consumer(POLL.consumer, alone=own.poll, concurrency=CONCURRENCY),
         Consumer(TIMEOUT.consumer, alone=own.time_out, concurrency=CONCURRENCY),
         Consumer(REFUND.consumer, alone=own.refund, on_dead=refund_failed),
@@ -136,7 +160,8 @@ def consumers(db: Db, gateway: Gateway, timeout_seconds: float) -> tuple[Consume
             WALLETS,
             together=wallets.pay,
             on_done=wallets.count,
-            on_dead=give_up,
+            on_dead=unasked.give_up,
+            on_buried=unasked.tell,
             batch_max=1,
             concurrency=CONCURRENCY,
         ),

@@ -8,7 +8,7 @@ from picopay.infra.db import CommitInDoubt, ConnectionLost, Db
 from picopay.infra.tx import Tx
 from picopay.ledger.errors import InsufficientFunds
 from picopay.ledger.model import AccountId, user_owner
-from picopay.orders import rules, saga, store
+from picopay.orders import endings, rules, saga, store
 from picopay.orders.errors import RefundInProgress, RefundNotFound
 from picopay.orders.model import (
     OPEN,
@@ -26,12 +26,20 @@ from picopay.orders.model import (
 )
 from picopay.orders.rules import REPEATED, Busy, Compensate, Ignore, Pay, Settlement
 from picopay.orders.saga import Paying
+from picopay.outbox.model import Note, Resolution
 
 FREE: str = "free"  # the payment of an order that costs nothing
+# Why orders are canceled, beside what `rules` knows.
+TIMED_OUT: str = "the payment did not come"
+GIVEN_UP: str = "the payment could not be requested"
+UNCOVERED: str = "the balance does not cover it"
+_BY_HAND = Note("admin", Resolution.DISCARDED, "a person has given the money back")
 _NO_PROVIDER = Ignore("the order is paid from a wallet")
 
 
-async def ask(db: Db, order_id: UUID, timeout_seconds: float) -> Stored | None:
+async def ask(
+    db: Db, order_id: UUID, timeout_seconds: float, request_id: str | None = None
+) -> Stored | None:
     """Let the order wait for its payment; None if nobody has to be asked for it.
 
     A closed order is asked for again if an attempt has asked that never heard the answer: the
@@ -48,6 +56,7 @@ async def ask(db: Db, order_id: UUID, timeout_seconds: float) -> Stored | None:
             await saga.ask_for_payment(tx, stored.order, timeout_seconds)
     if free:
         metrics.orders_paid.inc()
+        endings.paid(order_id, request_id=request_id)
     asks = not free and stored.provider is Provider.FAKE and stored.order.payment_id is None
     return stored if asks else None
 
@@ -160,7 +169,7 @@ async def waited_seconds(db: Db, order_id: UUID, payment_id: str) -> float | Non
 
 async def time_out(db: Db, order_id: UUID) -> bool:
     """Cancel an order whose payment did not come; False if it was closed before."""
-    return await _close(db, order_id, Step(Happened.PAYMENT_TIMED_OUT), "the payment did not come")
+    return await _close(db, order_id, Step(Happened.PAYMENT_TIMED_OUT), TIMED_OUT)
 
 
 async def _close(db: Db, order_id: UUID, step: Step, why: str) -> bool:
@@ -178,8 +187,7 @@ async def give_up(tx: Tx, order_id: UUID) -> bool:
     order = (await saga.lock(tx, order_id)).order
     if order.status not in OPEN:
         return False
-    why = "the payment could not be requested"
-    steps = Step(Happened.PAYMENT_GIVEN_UP), Step(Happened.CANCELED, why)
+    steps = Step(Happened.PAYMENT_GIVEN_UP), Step(Happened.CANCELED, GIVEN_UP)
     await saga.cancel(tx, order, *steps)
     return True
 
@@ -195,8 +203,8 @@ async def pay_from_wallet(tx: Tx, order_id: UUID) -> Settlement:
     try:
         await saga.pay(tx, [Paying(stored, payment_id, payer)])
     except InsufficientFunds:
-        await saga.fail(tx, order, payment_id, "the balance does not cover it")
-        return Compensate()
+        await saga.fail(tx, order, payment_id, UNCOVERED)
+        return Compensate(UNCOVERED)
     return Pay()
 
 
@@ -226,6 +234,8 @@ async def refunded(db: Db, order_id: UUID, payment_id: str) -> None:
 async def returned(db: Db, order_id: UUID, payment_id: str) -> Refund:
     """A person has given the money back, since no provider could; repeats change nothing.
 
+    The dead letter that told of it is discarded with that.
+
     Raises `RefundNotFound`, `RefundInProgress`, `PaymentOfAnotherOrder` and `OrderNotFound`.
     """
     async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
@@ -238,6 +248,7 @@ async def returned(db: Db, order_id: UUID, payment_id: str) -> Refund:
         await saga.check_ours(tx, order_id, payment_id)
         if is_new := refund.status is RefundStatus.FAILED:
             await saga.refunded(tx, stored, refund)
+        await saga.forget_asking(tx, refund, _BY_HAND)
     if is_new:
         metrics.order_refunds.labels("succeeded").inc()
     return refund._replace(status=RefundStatus.SUCCEEDED)

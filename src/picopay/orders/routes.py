@@ -22,9 +22,8 @@ from picopay.infra.logs import log, log_all, request_id_var
 from picopay.infra.problems import documented
 from picopay.infra.routing import REPLAYABLE, decode_cursor, header, limited_page, takes
 from picopay.infra.settings import Settings
-from picopay.kernel.errors import Invalid
 from picopay.kernel.signing import Scheme
-from picopay.orders import payments, service
+from picopay.orders import endings, payments, service
 from picopay.orders.batcher import Batcher, Settler
 from picopay.orders.model import Filter, Provider, Word
 from picopay.orders.rules import Declined, Made, Replay, as_placed, limited_as
@@ -72,8 +71,8 @@ _REPLAY_HEADERS: Final = {"Idempotent-Replayed": "true"}
 )  # fmt: skip
 async def post_order(request: Request) -> Response:
     await _require_key_if_asked(request)
-    body = parse(await body_of(request), OrderIn)
-    _check_payer(request.app.state.settings, body)
+    settings: Settings = request.app.state.settings
+    body = parse(await body_of(request), OrderIn, settings.provider == Provider.WALLET)
     keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     if (key := parse_key(keys)) is None:
         raise KeyInvalid("send an Idempotency-Key header: it makes a retry safe")
@@ -105,13 +104,6 @@ async def _require_key_if_asked(request: Request) -> None:
     settings: Settings = request.app.state.settings
     if settings.orders_require_api_key or settings.provider == Provider.WALLET:
         await guards.require(request, Scope.ORDERS)
-
-
-def _check_payer(settings: Settings, body: OrderIn) -> None:
-    """Raises `Invalid`."""
-    if (settings.provider == Provider.WALLET) != (body.user_id is not None):
-        why = "is needed, and only then, with PAYMENT_PROVIDER=wallet"
-        raise Invalid("the payer is not clear", ("user_id", why))
 
 
 def _limited(request: Request, body: OrderIn) -> list[tuple[Rule, str]]:
@@ -183,7 +175,7 @@ async def get_timeline(request: Request, order_id: UUID) -> Response:
 async def post_cancel(request: Request, order_id: UUID) -> Response:
     settler: Settler = request.app.state.settler
     order = await settler.cancel(order_id)
-    log.info("order.canceled", order_id=str(order_id))
+    endings.canceled(order_id, service.BY_CUSTOMER)
     return Json(OrderOut.of(order))
 
 
@@ -205,4 +197,5 @@ async def post_callback(request: Request) -> Response:
     settler: Settler = request.app.state.settler
     settlement = await settler.settle(Word(told.order_id, told.payment_id, told.status))
     log.info("payment.told", **payments.told(told.order_id, settlement), result=told.status)
+    endings.settled(told.order_id, settlement)
     return Json(SettledOut())

@@ -15,6 +15,7 @@ from picopay.orders.errors import (
     InsufficientStock,
     OrderKeyReused,
     OrderTooLarge,
+    PricedInAnotherCurrency,
     ProductUnavailable,
 )
 from picopay.orders.model import (
@@ -109,8 +110,10 @@ class Shelves:
 
     def _for_sale(self, line: Line) -> Product:
         product = self._products.get(line.product_id)
-        if product is None or not product.is_for_sale or product.price.currency != self._currency:
+        if product is None or not product.is_for_sale:
             raise ProductUnavailable(line.product_id)
+        if (priced_in := product.price.currency) != self._currency:
+            raise PricedInAnotherCurrency(product.id, priced_in, self._currency)
         return product
 
 
@@ -231,6 +234,8 @@ class Pay:
 @dataclass(frozen=True, slots=True)
 class Compensate:
     """The order is canceled, and its stock goes back."""
+
+    why: str = "the payment failed"
 
 
 @dataclass(frozen=True, slots=True)

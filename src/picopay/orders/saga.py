@@ -44,8 +44,9 @@ from picopay.orders.model import (
     aggregate_of,
 )
 from picopay.orders.rules import Compensate, GiveBack, Ignore, Pay, Settlement
+from picopay.outbox import dead_letters
 from picopay.outbox import service as outbox
-from picopay.outbox.model import NewEvent
+from picopay.outbox.model import NewEvent, Note
 
 # For requests; workers come back later, and let go sooner.
 LOCK_TIMEOUT_MS: Final = 1_000
@@ -137,8 +138,8 @@ async def settle(tx: Tx, stored: Stored, payment_id: str, result: Result) -> Set
             await pay(tx, [Paying(stored, payment_id, stored.payer)])
         case GiveBack():
             await give_back(tx, stored, payment_id)
-        case Compensate():
-            await fail(tx, stored.order, payment_id, "the payment failed")
+        case Compensate(why):
+            await fail(tx, stored.order, payment_id, why)
         case Ignore():
             if payment is None or payment.status is PaymentStatus.PENDING:
                 failed = Payment(payment_id, PaymentStatus.FAILED)
@@ -202,6 +203,11 @@ async def refunded(tx: Tx, stored: Stored, refund: Refund) -> None:
     await store.tell(tx, stored.order.id, Step(Happened.REFUNDED, refund.payment_id))
 
 
+async def forget_asking(tx: Tx, refund: Refund, note: Note) -> None:
+    """The request for it that was given up is of no use any more."""
+    await dead_letters.discard(tx, _event(refund.order_id, REFUND, refund.payment_id), note)
+
+
 async def _post(
     tx: Tx, kind: PostingKind, debit: AccountId, credit: AccountId, amount: Money
 ) -> UUID | None:
@@ -224,10 +230,11 @@ async def _lock(tx: Tx, accounts: Iterable[AccountId]) -> list[Account]:
 async def _later(
     tx: Tx, order_id: UUID, timer: Timer, delay_seconds: float, payment_id: str | None = None
 ) -> None:
-    body = dump({"order_id": order_id, "payment_id": payment_id})
-    aggregate, consumers = aggregate_of(order_id), (timer.consumer,)
+    event = _event(order_id, timer, payment_id)
     request_id = tracing.origin(request_id_var.get())
-    event = NewEvent(
-        new_id(), timer.type, aggregate, consumers, body, delay_seconds, request_id=request_id
-    )
-    await outbox.append(tx, [event])
+    await outbox.append(tx, [event._replace(delay_seconds=delay_seconds, request_id=request_id)])
+
+
+def _event(order_id: UUID, timer: Timer, payment_id: str | None) -> NewEvent:
+    body = dump({"order_id": order_id, "payment_id": payment_id})
+    return NewEvent(new_id(), timer.type, aggregate_of(order_id), (timer.consumer,), body)

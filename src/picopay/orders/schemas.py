@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from picopay.infra.ids import new_id
 from picopay.infra.routing import MoneyOut, Page, UserIdIn
@@ -57,8 +57,18 @@ class OrderIn(BaseModel):
     user_email: EmailIn
     items: list[OrderLineIn] = Field(min_length=1, max_length=LINES_MAX)
     user_id: UserIdIn | None = Field(
-        None, description="Whose balance pays: only, and always, with `PAYMENT_PROVIDER=wallet`."
+        None,
+        validate_default=True,
+        description="Whose balance pays: only, and always, with `PAYMENT_PROVIDER=wallet`.",
     )
+
+    @field_validator("user_id")
+    @classmethod
+    def _who_pays(cls, user_id: int | None, shop: ValidationInfo) -> int | None:
+        """The context is whether balances pay."""
+        if (user_id is not None) != bool(shop.context):
+            raise ValueError("is needed, and only then, with PAYMENT_PROVIDER=wallet")
+        return user_id
 
     def to_command(self, key: str, request_id: str | None) -> OrderCommand:
         lines = rules.summed(Line(item.product_id, item.quantity) for item in self.items)
@@ -86,10 +96,13 @@ class OrderItemOut:
 
 @dataclass(frozen=True, slots=True)
 class OrderOut:
+    """`currency` is that of the total and of every item's price."""
+
     id: UUID
     user_email: str
     status: Status
     items_total: MoneyOut
+    currency: str
     items: list[OrderItemOut]
     created_at: datetime
     updated_at: datetime
@@ -102,7 +115,7 @@ class OrderOut:
             for i in order.items
         ]
         return cls(
-            order.id, order.user_email, order.status, order.total, items,
+            order.id, order.user_email, order.status, order.total, currency, items,
             order.created_at, order.updated_at,
         )  # fmt: skip
 

@@ -34,6 +34,7 @@ from picopay.users import service as users
 
 # A batch waits for keys that others are claiming, and for nothing else, for so long.
 LOCK_TIMEOUT_MS: Final = 1_000
+BY_CUSTOMER: Final = "by the customer"  # why an order is canceled
 _PLACED: Final = (Step(Happened.PLACED),)
 
 
@@ -137,6 +138,6 @@ async def cancel(db: Db, order_id: UUID) -> Order:
         order = (await saga.lock(tx, order_id)).order
         if order.status not in OPEN:
             raise OrderNotCancelable(order_id, order.status)
-        await saga.cancel(tx, order, Step(Happened.CANCELED, "by the customer"))
+        await saga.cancel(tx, order, Step(Happened.CANCELED, BY_CUSTOMER))
     metrics.orders_canceled.inc()
     return await show(db, order_id)

@@ -32,7 +32,7 @@ class Consumer:
     `together` touches the database only: effect, proof and acknowledgement of up to `batch_max`
     events are one transaction of the relay's. `alone` may call out: at least once, so it must
     be repeatable. `on_done` is told what was handled together once that is committed; `on_dead`
-    joins the transaction that buries an event.
+    joins the transaction that buries an event, `on_buried` is told of it afterwards.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Consumer:
     alone: Alone | None = None
     on_done: Told | None = None
     on_dead: Together | None = None
+    on_buried: Told | None = None
     when_dead: WhenDead = WhenDead.SKIP
     batch_max: int = 50
     concurrency: int = 2

@@ -8,7 +8,7 @@ from picopay.infra.tx import Tx
 from picopay.outbox import dead_letters_store as letters_store
 from picopay.outbox import store
 from picopay.outbox.errors import DeadLetterNotFound
-from picopay.outbox.model import Chosen, DeadLetter, Note, Resolution
+from picopay.outbox.model import Chosen, DeadLetter, NewEvent, Note, Resolution
 
 # Resolved in one transaction; more are taken in several, each with an audit row of its own.
 BATCH_MAX = 1000
@@ -56,6 +56,15 @@ async def resolve(db: Db, chosen: Chosen, note: Note) -> int:
             await _resolve(tx, letters, note, done)
             await letters_store.insert_audit(tx, new_id(), note, chosen, len(letters))
         done += len(letters)
+
+
+async def discard(tx: Tx, like: NewEvent, note: Note) -> None:
+    """Give up what is open of events that say the same: a person has done their work."""
+    letters = await letters_store.lock_like(tx, like)
+    if letters:
+        await _resolve(tx, letters, note, 0)
+        chosen = Chosen(ids=tuple(letter.id for letter in letters))
+        await letters_store.insert_audit(tx, new_id(), note, chosen, len(letters))
 
 
 async def _resolve(tx: Tx, letters: list[DeadLetter], note: Note, done: int) -> None:

@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, exists, func, insert, select
 
 from picopay.infra.tx import Tx
-from picopay.outbox.model import Chosen, DeadLetter, Note
+from picopay.outbox.model import Chosen, DeadLetter, NewEvent, Note
 from picopay.outbox.tables import DeadLetterAudits, DeadLetters, OutboxEvents
 
 # A row that halted its key is still in the queue; any other is put back into it. Of an ordered
@@ -90,6 +90,21 @@ async def lock_open(tx: Tx, chosen: Chosen, limit: int) -> list[DeadLetter]:
     query = _letters(chosen).where(DeadLetters.resolved_at.is_(None))
     query = query.order_by(DeadLetters.died_at, DeadLetters.id).limit(limit).with_for_update()
     return [_letter(row) for row in await tx.execute(query)]
+
+
+async def lock_like(tx: Tx, like: NewEvent) -> list[DeadLetter]:
+    """The open ones whose event says what this one would."""
+    query = _letters(Chosen(type=like.type)).where(
+        DeadLetters.aggregate == like.aggregate,
+        DeadLetters.consumer.in_(like.consumers),
+        DeadLetters.resolved_at.is_(None),
+        exists().where(
+            OutboxEvents.aggregate == DeadLetters.aggregate,
+            OutboxEvents.seq == DeadLetters.seq,
+            OutboxEvents.body == like.body,
+        ),
+    )
+    return [_letter(row) for row in await tx.execute(query.with_for_update())]
 
 
 async def resolve(tx: Tx, letters: Sequence[DeadLetter], note: Note) -> None:

@@ -113,6 +113,8 @@ async def bury(db: Db, consumer: Consumer, claim: Claim, reason: Reason, error: 
             raise LeaseLost([claim.key])
         if consumer.on_dead is not None:
             await consumer.on_dead(tx, [claim.event])
+    if consumer.on_buried is not None:
+        consumer.on_buried([claim.event])
 
 
 async def next_due_seconds(

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from picopay.infra.ids import new_id
 from picopay.infra.routing import AmountIn, CurrencyIn, MoneyOut, Page
-from picopay.kernel.errors import Invalid
 from picopay.kernel.money import Money
 from picopay.transfers.model import Status, Transfer, TransferCommand
 
@@ -29,11 +28,15 @@ class TransferIn(BaseModel):
     amount: AmountIn
     currency: CurrencyIn
 
+    @field_validator("destination_account")
+    @classmethod
+    def _another(cls, account: str, known: ValidationInfo) -> str:
+        if account == known.data.get("source_account"):
+            raise ValueError("must differ from source_account")
+        return account
+
     def to_command(self) -> TransferCommand:
-        """Raises `Invalid`."""
-        if self.source_account == self.destination_account:
-            why = "must differ from source_account"
-            raise Invalid("a transfer needs two accounts", ("destination_account", why))
+        """Raises `Invalid` for an amount or currency that is not money."""
         money = Money.parse(self.amount, self.currency)
         return TransferCommand(
             new_id(), self.transaction_id, self.source_account, self.destination_account, money

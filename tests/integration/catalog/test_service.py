@@ -16,7 +16,7 @@ from tests.integration.catalog.shop import (
 )
 
 from picopay.catalog import service
-from picopay.catalog.errors import ProductArchived, ProductNotFound, StockLimit
+from picopay.catalog.errors import ProductArchived, ProductNotFound
 from picopay.catalog.model import STOCK_MAX, Change, MoveReason, StockMove
 from picopay.cli.ledger import verify
 from picopay.infra.db import Db
@@ -161,12 +161,21 @@ async def test_an_order_takes_and_returns_a_product_once(db: Db, owner: asyncpg.
     assert len(await history(owner, product.id)) == 3
 
 
-async def test_what_comes_back_onto_a_full_shelf_is_refused(db: Db) -> None:
+async def test_what_comes_back_onto_a_full_shelf_fits_and_can_be_counted_down(
+    db: Db, owner: asyncpg.Connection
+) -> None:
     product, order = await a_product(db, stock=1), uuid4()
     await move(db, [taken(product.id, 1, order)])
     await service.change(db, product.id, Change(stock=STOCK_MAX))
-    with pytest.raises(StockLimit):
-        await move(db, [returned(product.id, 1, order)])
+    await move(db, [returned(product.id, 1, order)])
+    assert (await service.show(db, product.id)).stock == STOCK_MAX + 1
+    assert (await service.change(db, product.id, Change(stock=0))).stock == 0
+    assert (await history(owner, product.id))[3:] == [
+        (4, 1, STOCK_MAX + 1, "returned"),
+        (5, -STOCK_MAX - 1, 0, "adjusted"),
+    ]
+    about_stock = [r for r in await verify(db) if r.name in {"stock", "stock-moves"}]
+    assert [report.drifts for report in about_stock] == [0, 0]
 
 
 async def test_concurrent_takers_never_take_more_than_there_is(db: Db) -> None:

@@ -23,6 +23,7 @@ from picopay.orders.errors import (
     RefundInProgress,
     RefundNotFound,
 )
+from picopay.orders.handlers import refund_failed
 from picopay.orders.model import (
     REFUND,
     Line,
@@ -35,7 +36,12 @@ from picopay.orders.model import (
 )
 from picopay.orders.rules import REPEATED, Compensate, GiveBack, Ignore, Made, Pay
 from picopay.orders.saga import PAYMENTS_MAX
+from picopay.outbox import dead_letters
+from picopay.outbox import service as outbox
 from picopay.outbox.bell import Bell
+from picopay.outbox.consumer import Consumer
+from picopay.outbox.model import Chosen, Holder, Reason
+from picopay.outbox.rules import Bury
 
 SHOP = Shop(Provider.FAKE, "USD")
 ORDERS = 20
@@ -180,6 +186,25 @@ async def test_words_about_locked_orders_hold_few_connections(
     await assert_clean(db)
 
 
+async def test_many_failures_and_cancels_of_one_locked_order_hold_up_no_other(
+    settler: Settler, orders: list[UUID], owner: asyncpg.Connection
+) -> None:
+    stuck, failing, canceled, *_ = orders
+    async with owner.transaction():
+        await owner.execute("SELECT FROM orders WHERE id = $1 FOR UPDATE", stuck)
+        waiting: list[asyncio.Task[object]] = []
+        for _ in range(40):
+            waiting.append(asyncio.create_task(settler.settle(failed(stuck))))
+            waiting.append(asyncio.create_task(settler.cancel(stuck)))
+        await asyncio.sleep(0.1)
+        started = monotonic()
+        assert await settler.settle(failed(failing)) == Compensate()
+        assert (await settler.cancel(canceled)).id == canceled
+        assert monotonic() - started < 0.5
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert told.count(Compensate()) <= 1
+
+
 async def test_an_order_that_is_locked_elsewhere_holds_up_no_other(
     settler: Settler, orders: list[UUID], db: Db, owner: asyncpg.Connection
 ) -> None:
@@ -305,6 +330,34 @@ async def test_a_person_gives_back_what_no_provider_could(orders: list[UUID], db
     told = [entry.happened for entry in await service.timeline(db, order_id)]
     assert told.count("refund.succeeded") == 1
     await assert_clean(db)
+
+
+async def test_booking_a_refund_by_hand_discards_its_dead_letter_and_no_other(
+    orders: list[UUID], db: Db, owner: asyncpg.Connection
+) -> None:
+    words = [paid(orders[0]), paid(orders[0])._replace(payment_id="another"), paid(orders[1])]
+    for order_id in orders[:2]:
+        await payments.time_out(db, order_id)
+    for word in words:
+        await payments.settle(db, word)
+    await _bury_refunds(db)
+    for _ in range(2):
+        await payments.returned(db, words[0].order_id, words[0].payment_id)
+    letters = await dead_letters.page(db, Chosen(), None, 10, resolved=True)
+    assert len(letters) == len(words)
+    (done,) = [letter for letter in letters if letter.resolution is not None]
+    _, body = await dead_letters.show(db, done.id)
+    assert words[0].payment_id.encode() in body
+    assert (done.resolution, done.resolved_by) == ("discarded", "admin")
+    audits = await owner.fetch("SELECT actor, action, letters FROM dead_letter_audits")
+    assert [tuple(audit) for audit in audits] == [("admin", "discarded", 1)]
+
+
+async def _bury_refunds(db: Db) -> None:
+    consumer = Consumer(REFUND.consumer, together=refund_failed, on_dead=refund_failed)
+    claims = await outbox.claim(db, consumer, 10, Holder("test:1:a", 30))
+    for claimed in claims:
+        await outbox.fail(db, consumer, claimed, ValueError("no"), Bury(Reason.REJECTED))
 
 
 async def test_failures_without_end_do_not_fill_an_orders_timeline(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from picopay.catalog import rules
-from picopay.catalog.errors import PriceInvalid, StockLimit
+from picopay.catalog.errors import PriceInvalid
 from picopay.catalog.model import (
     PRICE_MINOR_MAX,
     STOCK_MAX,
@@ -138,11 +138,11 @@ def test_a_move_of_nothing_is_a_bug() -> None:
         rules.record({LAPTOP: Stock(1, 1)}, [a_move(0)], [LAPTOP])
 
 
-def test_stock_beyond_the_largest_is_refused() -> None:
-    full = {LAPTOP: Stock(STOCK_MAX - 1, 1)}
-    assert rules.record(full, [a_move(1)], [LAPTOP])[0].after.quantity == STOCK_MAX
-    with pytest.raises(StockLimit):
-        rules.record(full, [a_move(1), a_move(1)], [LAPTOP, MOUSE])
+def test_what_comes_back_fits_and_more_than_the_largest_is_never_set() -> None:
+    full = {LAPTOP: Stock(STOCK_MAX, 1)}
+    assert rules.record(full, [a_move(1)], [LAPTOP])[0].after.quantity == STOCK_MAX + 1
+    with pytest.raises(AssertionError):
+        rules.record(full, [StockMove(LAPTOP, 1, MoveReason.ADJUSTED)], [LAPTOP])
 
 
 @given(

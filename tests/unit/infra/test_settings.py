@@ -1,10 +1,13 @@
 """Settings: the documented names, from the environment and `.env`, and nothing unclear accepted."""
 
+import ssl
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 from redis.asyncio.connection import parse_url
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from picopay.infra.settings import Environment, Settings
 from picopay.infra.urls import sqlalchemy_url
@@ -215,8 +218,27 @@ def test_any_driver_suffix_means_our_driver(scheme: str) -> None:
 
 
 def test_libpqs_sslmode_is_told_to_the_driver_in_its_own_words() -> None:
-    url = sqlalchemy_url(f"{URL}?sslmode=require&application_name=x")
-    assert dict(url.query) == {"ssl": "require", "application_name": "x"}
+    url = sqlalchemy_url(f"{URL}?sslmode=require")
+    _, given = create_engine(url).dialect.create_connect_args(url)
+    assert given["dsn"] == "postgresql://?sslmode=require"
+    assert dict(sqlalchemy_url(f"{URL}?ssl=require").query) == dict(url.query)
+
+
+async def test_libpqs_certificates_reach_the_driver(tmp_path: Path) -> None:
+    """It reads the file before it connects anywhere."""
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for mode, name in (("verify-full", "sslrootcert"), ("require", "sslcert")):
+        told = f"{URL}?sslmode={mode}&{name}={tmp_path / 'ca.pem'}"
+        engine = create_async_engine(sqlalchemy_url(told))
+        with pytest.raises(ssl.SSLError):
+            await engine.connect()
+
+
+@pytest.mark.parametrize("option", ["connect_timeout=5", "application_name=x", "sslcertt=x"])
+def test_an_option_that_the_driver_does_not_take_is_named(option: str) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(ValueError, match=f"the option {name} is not one of sslmode"):
+        sqlalchemy_url(f"{URL}?{option}")
 
 
 def test_a_database_of_ones_own_means_production_unless_told_otherwise() -> None:

@@ -15,6 +15,7 @@ from picopay.orders.errors import (
     InsufficientStock,
     OrderKeyReused,
     OrderTooLarge,
+    PricedInAnotherCurrency,
     ProductUnavailable,
 )
 from picopay.orders.model import (
@@ -102,7 +103,7 @@ def test_an_order_takes_its_stock_at_the_price_that_holds_now() -> None:
         (a_product(2), ProductUnavailable),
         (a_product(1, is_active=False), ProductUnavailable),
         (a_product(1, archived_at=NOW), ProductUnavailable),
-        (a_product(1, price=Money(2500, "EUR")), ProductUnavailable),
+        (a_product(1, price=Money(2500, "EUR")), PricedInAnotherCurrency),
         (a_product(1, stock=1), InsufficientStock),
         (a_product(1, price=Money(AMOUNT_MINOR_MAX, "USD")), OrderTooLarge),
     ],

@@ -104,6 +104,7 @@ def _order(fields: Fields, key: str | None = None, *, replayed: bool = False) ->
         fields.text("user_email"),
         fields.text("status"),
         fields.number("items_total"),
+        fields.text("currency"),
         tuple(_item(item) for item in fields.each("items")),
         fields.moment("created_at"),
         fields.moment("updated_at"),

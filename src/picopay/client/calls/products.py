@@ -113,6 +113,7 @@ def _product(fields: Fields) -> Product:
         fields.id("id"),
         fields.text("name"),
         fields.number("price"),
+        fields.text("currency"),
         fields.whole("stock"),
         fields.flag("is_active"),
         fields.moment("created_at"),

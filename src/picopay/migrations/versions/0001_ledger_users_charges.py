@@ -36,10 +36,11 @@ SELECT credit_owner, currency, id, kind, debit_owner,
   FROM postings
 """
 
-# Roles belong to the whole cluster: another database of it may have made this one already.
+# Roles belong to the whole cluster: another database of it may have made this one already, or an
+# administrator, for an owner who may not make any.
 _ROLE = """
 DO $$ BEGIN
-  CREATE ROLE picopay_app NOLOGIN;
+  IF to_regrole('picopay_app') IS NULL THEN CREATE ROLE picopay_app NOLOGIN; END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$
 """

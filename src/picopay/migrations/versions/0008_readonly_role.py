@@ -22,10 +22,11 @@ _COLUMNS = {
     "refunded_at",
 }
 
-# Roles belong to the whole cluster: another database of it may have made this one already.
+# Roles belong to the whole cluster: another database of it may have made this one already, or an
+# administrator, for an owner who may not make any.
 _ROLE = """
 DO $$ BEGIN
-  CREATE ROLE picopay_readonly NOLOGIN;
+  IF to_regrole('picopay_readonly') IS NULL THEN CREATE ROLE picopay_readonly NOLOGIN; END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$
 """
