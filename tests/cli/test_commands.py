@@ -235,16 +235,6 @@ def test_migrate_check_tells_whether_the_schema_is_current(
         ),
         (SIGNED, "ADMIN_SECRET is missing"),
         (SIGNED | {"ADMIN_SECRET": "dev-admin-secret"}, "ADMIN_SECRET is a well-known placeholder"),
-        ({"APP_API_KEY": "only-15-letters"}, "APP_API_KEY is shorter than 16 characters"),
-        (SIGNED | {"ADMIN_SECRET": "x" * 15}, "ADMIN_SECRET is shorter than 16 characters"),
-        (
-            PRODUCTION | {"TRANSACTION_WEBHOOK_SECRET": "long-enough-by-far,short"},
-            "TRANSACTION_WEBHOOK_SECRET is shorter than 16 characters",
-        ),
-        (
-            PRODUCTION | {"FAKE_PAYMENT_ENABLED": "1", "PAYMENT_WEBHOOK_SECRET": "short"},
-            "PAYMENT_WEBHOOK_SECRET is shorter than 16 characters",
-        ),
         ({"SHOP_CURRENCY": "usd"}, "SHOP_CURRENCY is not an ISO 4217 currency code"),
         ({"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, "the database cannot be reached"),
         ({"DATABASE_URL": "mysql://a:b@127.0.0.1/c"}, "postgresql://user:password@host"),
@@ -273,6 +263,14 @@ def test_production_refuses_to_start(
     environment: dict[str, str], change: dict[str, str], sentence: str
 ) -> None:
     assert sentence in told(picopay(environment | change, "serve", "--port", "0"))
+
+
+def test_production_tells_of_secrets_that_could_be_guessed(environment: dict[str, str]) -> None:
+    short = {"APP_API_KEY": "x" * 15, "TRANSACTION_WEBHOOK_SECRET": f"{'y' * 16},{'y' * 15}"}
+    said = picopay(environment | short, "serve", "--port", "0").stderr
+    for name in short:
+        assert f"{name} is shorter than 16 characters" in said
+    assert "ADMIN_SECRET is missing" in said  # which is what it ends for
 
 
 def test_a_worker_refuses_it_too(environment: dict[str, str]) -> None:

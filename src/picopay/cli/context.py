@@ -5,7 +5,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from picopay.infra import tracing
 from picopay.infra.db import ConnectionLost, Db
 from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
-from picopay.infra.placeholders import is_placeholder, weakness
+from picopay.infra.placeholders import SECRET_CHARACTERS_MIN, is_placeholder, is_short
 from picopay.infra.settings import Settings
 from picopay.infra.urls import sqlalchemy_url
 
@@ -154,17 +154,24 @@ def with_payment_secret(settings: Settings) -> None:
     if not settings.uses_payment_webhook_secret:
         return
     known = settings.payment_webhook_secrets
-    if settings.production and (why := weakness(known)):
-        raise CommandFailed(f"PAYMENT_WEBHOOK_SECRET {why}")
+    judge_secret("PAYMENT_WEBHOOK_SECRET", known, production=settings.production)
     if settings.production and not known:
         raise CommandFailed("PAYMENT_WEBHOOK_SECRET is missing: it verifies payment callbacks")
-    if is_placeholder(known):
-        told = "PAYMENT_WEBHOOK_SECRET is a well-known placeholder: not for production"
-        err.print(f"[yellow]{told}[/yellow]")
     if not known:
         directory = settings.picopay_data_dir
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings.payment_webhook_secret = _kept(directory, PAYMENT_SECRET, "whsec_dev_")
+
+
+def judge_secret(name: str, values: Sequence[str], *, production: bool) -> None:
+    """Production refuses what everybody knows, and tells of what could be guessed."""
+    if is_placeholder(values):
+        if production:
+            raise CommandFailed(f"{name} is a well-known placeholder: choose one of your own")
+        err.print(f"[yellow]{name} is a well-known placeholder: not for production[/yellow]")
+    elif production and is_short(values):
+        why = f"is shorter than {SECRET_CHARACTERS_MIN} characters: it may be guessed"
+        err.print(f"[yellow]{name} {why}[/yellow]")
 
 
 def _kept(data_dir: Path, name: str, prefix: str) -> str:

@@ -5,7 +5,7 @@ import gc
 import multiprocessing
 import signal
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -28,17 +28,17 @@ from picopay.cli.context import (
     PAYMENT_SECRET,
     DataDir,
     check_tracing,
+    judge_secret,
     on_database,
     prepared,
     with_payment_secret,
 )
-from picopay.cli.errors import CommandFailed, err
+from picopay.cli.errors import CommandFailed
 from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
 from picopay.infra import draining, environment, logs, tracing
 from picopay.infra.db import Db
 from picopay.infra.logs import log
-from picopay.infra.placeholders import is_placeholder, weakness
 from picopay.infra.protocol import HttpProtocol
 from picopay.infra.settings import Settings
 from picopay.kernel.money import Money
@@ -131,12 +131,10 @@ def _refuse_without_provider(settings: Settings) -> None:
 
 
 async def _refuse_unsafe(settings: Settings, db: Db) -> None:
-    secrets = _secrets(settings)
+    for name, values in _secrets(settings).items():
+        judge_secret(name, values, production=settings.production)
     if not settings.production:
-        for name in (name for name, values in secrets.items() if is_placeholder(values)):
-            err.print(f"[yellow]{name} is a well-known placeholder: not for production[/yellow]")
         return
-    _refuse_weak(secrets)
     if settings.app_api_key is None and not await access.any_active(db):
         raise CommandFailed(
             "no API key exists: set APP_API_KEY, or make one with `picopay keys create`"
@@ -152,12 +150,6 @@ async def _refuse_unsafe(settings: Settings, db: Db) -> None:
         raise CommandFailed(
             "the database role picopay_app may change postings: revoke UPDATE, DELETE and TRUNCATE"
         )
-
-
-def _refuse_weak(secrets: Mapping[str, list[str]]) -> None:
-    for name, values in secrets.items():
-        if why := weakness(values):
-            raise CommandFailed(f"{name} {why}")
 
 
 def _secrets(settings: Settings) -> dict[str, list[str]]:

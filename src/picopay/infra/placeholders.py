@@ -27,11 +27,6 @@ def is_placeholder(secrets: Iterable[str]) -> bool:
     return not PLACEHOLDERS.isdisjoint(secrets)
 
 
-def weakness(secrets: Iterable[str]) -> str | None:
-    """What production has against them, to be told after their setting's name."""
-    told = tuple(secrets)
-    if is_placeholder(told):
-        return "is a well-known placeholder: choose one of your own"
-    if any(len(secret) < SECRET_CHARACTERS_MIN for secret in told):
-        return f"is shorter than {SECRET_CHARACTERS_MIN} characters: choose one that nobody guesses"
-    return None
+def is_short(secrets: Iterable[str]) -> bool:
+    """Whether any of them could be guessed."""
+    return any(len(secret) < SECRET_CHARACTERS_MIN for secret in secrets)
