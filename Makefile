@@ -25,10 +25,10 @@ run: setup  ## start the API with its own PostgreSQL and Valkey (ARGS="--port 80
 	@exec $(BIN)/picopay serve $(ARGS)
 
 test: setup-dev  ## run every test but the nightly ones (ARGS="-k replay")
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-nightly: setup-dev  ## the long tests: every kill at every point, and minutes of random ones
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "nightly or kill" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m "nightly or kill" $(ARGS)
 
 test-one: setup-dev  ## run one test: make test-one T=tests/unit/kernel
 	$(BIN)/python -m pytest $(T)

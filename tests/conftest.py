@@ -39,12 +39,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the tests of a file share is made once, in one process; who kills shares nothing."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """What the tests of a file share is made once, in one process; who kills shares nothing.
+
+    However the others are shuffled: who measures comes first, by turns, since meanwhile nobody may
+    kill, and what runs beside the others is looked at last.
+    """
     for item in items:
-        if not any(item.iter_markers("xdist_group")) and not any(item.iter_markers("kill")):
+        if _uses(item, "quiet"):
+            item.add_marker(pytest.mark.xdist_group("quiet"))
+        elif not any(item.iter_markers("xdist_group")) and not any(item.iter_markers("kill")):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    yield
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    if _uses(item, "quiet"):
+        return 0
+    if _uses(item, "short_soak"):
+        return 3
+    return 2 if any(item.iter_markers("kill")) or _uses(item, "noisy") else 1
+
+
+def _uses(item: pytest.Item, fixture: str) -> bool:
+    return fixture in getattr(item, "fixturenames", ())
 
 
 @dataclass(frozen=True)

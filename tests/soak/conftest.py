@@ -16,12 +16,6 @@ SHORT_SECONDS = 120
 _ROOT = Path(__file__).parents[2]
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """After whoever shuffles them: nobody should wait for it who could do something else."""
-    items.sort(key=lambda item: "short_soak" in fixtures_of(item))
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begun by one process of the run, if the test is among those chosen."""
     wanted = any("short_soak" in fixtures_of(item) for item in session.items)
