@@ -39,12 +39,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_UNIT = Path(__file__).with_name("unit")
+_TIDY = Path(__file__).with_name("tidy")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """What the tests of a file share is made once, in one process; who kills shares nothing.
 
-    However the others are shuffled: who measures comes first, by turns, since meanwhile nobody may
-    kill, and what runs beside the others is looked at last.
+    However they are shuffled within: while some measure, by turns, the others are at what only
+    computes, since nobody may kill meanwhile. What runs beside them all is looked at last.
     """
     for item in items:
         if _uses(item, "quiet"):
@@ -56,11 +60,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
 
 
 def _rank(item: pytest.Item) -> int:
-    if _uses(item, "quiet"):
-        return 0
     if _uses(item, "short_soak"):
+        return 4
+    if _uses(item, "quiet"):
+        return 1
+    if any(item.iter_markers("kill")) or _uses(item, "noisy"):
         return 3
-    return 2 if any(item.iter_markers("kill")) or _uses(item, "noisy") else 1
+    return 2 if item.path.is_relative_to(_UNIT) or item.path.is_relative_to(_TIDY) else 0
 
 
 def _uses(item: pytest.Item, fixture: str) -> bool:
