@@ -28,6 +28,7 @@ from uuid import uuid4
 _PR_SET_PDEATHSIG = 1
 _ASKING = Lock()  # tests ask from threads, too
 _NUMBERS = count(1)
+_FOR_EVER = 3600.0
 
 
 class Process(Protocol):
@@ -50,10 +51,13 @@ class Fork:
         self.pid = pid
         self.returncode: int | None = None
         self._told = told
-        self._descriptor = os.pidfd_open(pid)
+        self._descriptor: int | None = None
+        with suppress(ProcessLookupError):  # it has ended already
+            self._descriptor = os.pidfd_open(pid)
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
     def poll(self) -> int | None:
         if self.returncode is None and self._told.exists():
@@ -61,14 +65,18 @@ class Fork:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        ended, _, _ = select.select([self._descriptor], [], [], timeout)
-        if not ended:
-            raise subprocess.TimeoutExpired("picopay", timeout or 0)
+        give_up_at = time.monotonic() + (_FOR_EVER if timeout is None else timeout)
+        if self._descriptor is not None:
+            select.select([self._descriptor], [], [], timeout)
         while (status := self.poll()) is None:
+            if time.monotonic() > give_up_at:
+                raise subprocess.TimeoutExpired("picopay", timeout or 0)
             time.sleep(0.001)
         return status
 
     def send_signal(self, sig: int) -> None:
+        if self._descriptor is None:
+            return
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, sig)
 

@@ -37,10 +37,11 @@ SLICES: Final = (
     *(ledger, orders, outbox, transfers, users),
 )
 
-# How long a migration waits for a table that is in use, and how often it asks for it again.
-LOCK_TIMEOUT_MS: Final = 3_000
-LOCK_PAUSE_SECONDS: Final = 2.0
-LOCK_ATTEMPTS_MAX: Final = 10
+# How long a migration waits for a table that is in use, and how often it asks for it again. All
+# others wait behind it meanwhile: for less than any of them gives up after.
+LOCK_TIMEOUT_MS: Final = 200
+LOCK_PAUSE_SECONDS: Final = 1.0
+LOCK_ATTEMPTS_MAX: Final = 60
 
 # One migration at a time. It guards against two operators, not against lost money.
 _MIGRATION_LOCK: Final = 7_205_759
@@ -52,7 +53,8 @@ class TablesInUse(Exception):
     def __init__(self) -> None:
         super().__init__(
             f"a table is in use, and was so {LOCK_ATTEMPTS_MAX} times: end what holds it, see"
-            " pg_stat_activity, and run `picopay migrate` again; it goes on where it has stopped"
+            " pg_stat_activity (a ledger check reads for long), and run `picopay migrate` again;"
+            " it goes on where it has stopped"
         )
 
 

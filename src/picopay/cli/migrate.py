@@ -17,7 +17,7 @@ def migrate(
 
     The owner needs CREATEROLE; or else the roles `picopay_app` and `picopay_readonly` made
     beforehand (NOLOGIN), and the first granted to it WITH ADMIN OPTION. A table that is in use is
-    waited for 3 seconds at a time, so that others can go on, and then it is told. Each revision is
+    asked for again for a minute, so that others can go on, and then it is told. Each revision is
     a transaction of its own.
 
     Example: `DATABASE_URL=postgresql://… picopay migrate`

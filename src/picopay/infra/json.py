@@ -89,6 +89,8 @@ def _money_errors(
     if not model.model_fields.keys() >= _MONEY or not isinstance(value, Mapping):
         return []
     told = {"currency": "USD", **cast("Mapping[str, Any]", value)}
+    if "amount" not in named and "amount" not in told:
+        return []
     amount = 1 if "amount" in named else exact_number(told["amount"])
     try:
         Money.parse(amount, "" if "currency" in named else told["currency"])

@@ -21,9 +21,10 @@ T = TypeVar("T")
 
 PROBE_EVERY_SECONDS: Final = 0.5
 CONNECTIONS_MAX: Final = 16
-# The client's own limits, which end what our budget did not.
-SOCKET_SECONDS_MAX: Final = 5.0
-_LOOK_SECONDS: Final = 0.002
+# The client's own limit, in budgets: it ends what ours did not.
+_SOCKET_BUDGETS: Final = 4
+# To read and hand on what has arrived already.
+_LOOK_SECONDS: Final = 0.005
 
 
 class Fast:
@@ -32,8 +33,8 @@ class Fast:
     def __init__(self, url: str, *, budget_seconds: float) -> None:
         self._redis: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType] - its own **kwargs
             url,
-            socket_timeout=SOCKET_SECONDS_MAX,
-            socket_connect_timeout=SOCKET_SECONDS_MAX,
+            socket_timeout=_SOCKET_BUDGETS * budget_seconds,
+            socket_connect_timeout=_SOCKET_BUDGETS * budget_seconds,
             max_connections=CONNECTIONS_MAX,
             retry=Retry(NoBackoff(), 0),
         )
@@ -94,14 +95,20 @@ class Fast:
 
 @asynccontextmanager
 async def _within(seconds: float) -> AsyncGenerator[None]:
-    """A timeout that takes what has arrived: this process may have been too busy to look.
+    """A timeout that does not count how long this process was too busy to look.
 
     Timers go first in a turn of the event loop, so a plain one would blame Redis for our own
-    bursts.
+    bursts. As much as it comes late is granted once more.
     """
     loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
     async with asyncio.timeout(None) as limit:
-        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time() + _LOOK_SECONDS))
+
+        def look() -> None:
+            late = min(loop.time() - due, seconds)
+            limit.reschedule(loop.time() + max(0.0, late) + _LOOK_SECONDS)
+
+        timer = loop.call_at(due, look)
         try:
             yield
         finally:

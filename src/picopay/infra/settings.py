@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         default=50,
         ge=1,
         le=5000,
-        description="What a request waits for Redis at most; then without it.",
+        description="How long one trip to Redis may take; then without it.",
     )
     app_api_key: Secret | None = Field(
         default=None,

@@ -40,7 +40,7 @@ def sqlalchemy_url(url: str) -> URL:
     """The URL for our driver, whatever driver it was written for; raises ValueError."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # whose words may hold a piece of the password
         raise ValueError(_NO_URL) from None
     if not parsed.drivername.startswith(("postgresql", "postgres")) or not parsed.database:
         raise ValueError(_NO_URL)

@@ -122,7 +122,7 @@ class GivingUp:
 
     def tell(self, events: Sequence[Event]) -> None:
         for event in events:
-            if self._canceled.pop(event.id):
+            if self._canceled.pop(event.id, False):
                 order_id = order_of(event.aggregate)
                 metrics.orders_canceled.inc()
                 log.error(GIVEN_UP, order_id=str(order_id))

@@ -72,11 +72,15 @@ async def settle(db: Db, word: Word) -> Settlement:
 
     Raises `OrderNotFound` and `PaymentOfAnotherOrder`.
     """
-    async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
-        stored = await saga.lock(tx, word.order_id)
-        if stored.provider is Provider.WALLET:
-            return _NO_PROVIDER
-        settlement = await saga.settle(tx, stored, word.payment_id, word.result)
+
+    async def work() -> Settlement:
+        async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
+            stored = await saga.lock(tx, word.order_id)
+            if stored.provider is Provider.WALLET:
+                return _NO_PROVIDER
+            return await saga.settle(tx, stored, word.payment_id, word.result)
+
+    settlement = await db.retrying(work)
     count(settlement)
     return settlement
 

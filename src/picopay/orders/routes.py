@@ -174,9 +174,7 @@ async def get_timeline(request: Request, order_id: UUID) -> Response:
 )
 async def post_cancel(request: Request, order_id: UUID) -> Response:
     settler: Settler = request.app.state.settler
-    order = await settler.cancel(order_id)
-    endings.canceled(order_id, service.BY_CUSTOMER)
-    return Json(OrderOut.of(order))
+    return Json(OrderOut.of(await settler.cancel(order_id)))
 
 
 @router.post(

@@ -13,7 +13,7 @@ from picopay.infra.db import CommitInDoubt, ConnectionLost, Db
 from picopay.infra.ids import new_id
 from picopay.infra.json import dump
 from picopay.infra.tx import Tx
-from picopay.orders import rules, saga, store
+from picopay.orders import endings, rules, saga, store
 from picopay.orders.errors import OrderNotCancelable, OrderNotFound
 from picopay.orders.model import (
     OPEN,
@@ -134,10 +134,15 @@ async def cancel(db: Db, order_id: UUID) -> Order:
 
     Money that comes for it later is returned.
     """
-    async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
-        order = (await saga.lock(tx, order_id)).order
-        if order.status not in OPEN:
-            raise OrderNotCancelable(order_id, order.status)
-        await saga.cancel(tx, order, Step(Happened.CANCELED, BY_CUSTOMER))
+
+    async def work() -> None:
+        async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
+            order = (await saga.lock(tx, order_id)).order
+            if order.status not in OPEN:
+                raise OrderNotCancelable(order_id, order.status)
+            await saga.cancel(tx, order, Step(Happened.CANCELED, BY_CUSTOMER))
+
+    await db.retrying(work)
     metrics.orders_canceled.inc()
+    endings.canceled(order_id, BY_CUSTOMER)
     return await show(db, order_id)
