@@ -48,7 +48,7 @@ check-static: setup-dev check-deploy  ## format, lint, types, import contracts, 
 
 check-deploy: setup-dev  ## the Dockerfile, the compose files and the manifests, by their schemas
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.prod.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.prod.yml docker-compose.backup.yml
 	$(BIN)/kubernetes-validate --strict --quiet $(MANIFESTS)
 
 format: setup-dev  ## format, and mend what the linter can
