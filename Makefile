@@ -48,7 +48,7 @@ check-static: setup-dev check-deploy  ## format, lint, types, import contracts, 
 
 check-deploy: setup-dev  ## the Dockerfile, the compose files and the manifests, by their schemas
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.prod.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.prod.yml docker-compose.backup.yml
 	$(BIN)/kubernetes-validate --strict --quiet $(MANIFESTS)
 
 format: setup-dev  ## format, and mend what the linter can
@@ -65,11 +65,12 @@ seed: setup  ## user 1 with exactly 1000.00 USD, and a shop of five products
 	$(BIN)/python scripts/setup_test_user.py
 	$(BIN)/python scripts/seed_data.py
 
-docs: setup-dev  ## write the reference pages and the dashboards from the code
+docs: setup-dev  ## write reference pages and dashboards from the code, then the site of all pages
 	$(BIN)/python scripts/write_reference.py
 	$(BIN)/python scripts/write_dashboards.py
+	@$(MAKE) --no-print-directory docs-site
 
-docs-site: setup-dev  ## make a site of all pages in build/site; a broken link fails
+docs-site: setup-dev  ## the site alone, in build/site; a broken link fails
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/site
 	@echo build/site/docs/index.html
 

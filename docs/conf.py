@@ -1,4 +1,4 @@
-"""The site made of this repository's Markdown: `make docs-site` writes it to build/site.
+"""The site made of this repository's Markdown: `make docs` builds it in build/site.
 
 Pages stay where they are and link to each other as files do; nothing is written for the site alone.
 It is built with warnings as errors: a link to a file that is not there, and a page in a folder that

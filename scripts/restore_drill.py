@@ -29,6 +29,11 @@ from picopay.embedded.servers import acquire
 STOP_SECONDS_MAX: Final = 30
 ARCHIVE_SECONDS_MAX: Final = 30
 MISTAKE: Final = "DELETE FROM postings"
+# Whole or not at all, and never over what is there: docker-compose.backup.yml does the same.
+ARCHIVE: Final = (
+    "test ! -f {folder}/%f && cp %p {folder}/%f.part && sync {folder}/%f.part"
+    " && mv {folder}/%f.part {folder}/%f"
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ async def prepare(places: Places) -> None:
     must([PICOPAY, "migrate", "--data-dir", places.site.root], environment(), places.root)
     places.archive.mkdir(mode=0o700)
     _give(places.archive, places.site.postgres)
-    copy = f"test ! -f {_to(places.archive)} && cp %p {_to(places.archive)}"
+    copy = ARCHIVE.format(folder=_folder(places.archive))
     with acquire(places.site.root) as lease:
         owner = await asyncpg.connect(lease.servers.database_url)
         for setting in ("archive_mode = 'on'", f"archive_command = {_quoted(copy)}"):
@@ -172,7 +177,7 @@ def lay_out(places: Places, point: datetime | None) -> None:
     (restored.pgdata / "recovery.signal").touch()
     settings = {
         "archive_mode": "off",  # the archive is the old database's
-        "restore_command": _quoted(f"cp {_to(places.archive)} %p"),
+        "restore_command": _quoted(f"cp {_folder(places.archive)}/%f %p"),
         "recovery_target_action": "promote",
     }
     if point is not None:
@@ -222,8 +227,8 @@ def _give(path: Path, to: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def _to(folder: Path) -> str:
-    return shlex.quote(str(folder).replace("%", "%%")) + "/%f"
+def _folder(path: Path) -> str:
+    return shlex.quote(str(path).replace("%", "%%"))
 
 
 def _quoted(value: str) -> str:

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Walks the whole API of a running server with curl, and says of each step whether it was answered
-# as it should be. Exits 1 if any was not. Needs bash, curl and openssl.
+# as it should be. Exits 1 if any was not. Needs bash, curl and openssl. For a server in development,
+# with the fake provider: it makes users, charges and orders, and lets the provider pay.
 #
 #   scripts/test_api.sh                          # the server of `make run`
 #   scripts/test_api.sh http://localhost:8001    # or PICOPAY_URL
 #
 # API key and secrets come from APP_API_KEY, ADMIN_SECRET and PAYMENT_WEBHOOK_SECRET, or else from
-# the data directory, PICOPAY_DATA_DIR (.picopay).
+# the data directory, PICOPAY_DATA_DIR (.picopay). Where TRANSACTION_WEBHOOK_SECRET is set, the
+# transaction webhook is signed with it. Of several secrets the first one signs.
 set -uo pipefail
 
 URL=${1:-${PICOPAY_URL:-http://localhost:8000}}
@@ -14,6 +16,7 @@ DATA=${PICOPAY_DATA_DIR:-.picopay}
 API_KEY=${APP_API_KEY:-$(cat "$DATA/api_key" 2>/dev/null)}
 ADMIN=${ADMIN_SECRET:-$(cat "$DATA/admin_secret" 2>/dev/null)}
 CALLBACKS=${PAYMENT_WEBHOOK_SECRET:-$(cat "$DATA/payment_webhook_secret" 2>/dev/null)}
+WEBHOOKS=${TRANSACTION_WEBHOOK_SECRET:-}
 RUN=$(openssl rand -hex 6)   # what this run makes is its own
 USER_ID=$((16#$RUN))
 PATIENCE_SECONDS=60
@@ -64,6 +67,9 @@ verdict() {
 
 # field NAME: the first value of that name in BODY.
 field() { grep -o "\"$1\":\"[^\"]*\"" <<<"$BODY" | head -1 | cut -d'"' -f4; }
+
+# signature SECRETS TEXT: of the text, by the first of the secrets.
+signature() { printf %s "$2" | openssl dgst -sha256 -hmac "${1%%,*}" -r | cut -d' ' -f1; }
 
 # uuid N: an idempotency key of this run.
 uuid() { printf '%s-0000-4000-8000-%012d' "${RUN:0:8}" "$1"; }
@@ -134,11 +140,11 @@ step 'its replay' 201 "$FIRST" POST /orders -H "Idempotency-Key: $RUN-1" -d "$OR
 step 'its key for another order' 409 idempotency-key-reused POST /orders \
     -H "Idempotency-Key: $RUN-1" -d "${ORDER_BODY/: 2/: 1}"
 step 'an order of too many' 409 insufficient-stock POST /orders \
-    -H "Idempotency-Key: $RUN-2" -d "${ORDER_BODY/: 2/: 4}"
+    -H "Idempotency-Key: $RUN-2" -d "${ORDER_BODY/: 2/: 6}"
 later 'its payment' 200 payment.created GET "/orders/$ORDER/events"
 PAYMENT=$(sed -n 's/.*"event":"payment.created","detail":"\([^"]*\)".*/\1/p' <<<"$BODY")
 CALLBACK="{\"payment_id\": \"$PAYMENT\", \"order_id\": \"$ORDER\", \"status\": \"success\"}"
-SIGNATURE=$(printf %s "$CALLBACK" | openssl dgst -sha256 -hmac "$CALLBACKS" -r | cut -d' ' -f1)
+SIGNATURE=$(signature "$CALLBACKS" "$CALLBACK")
 step 'a callback' 200 '{"status":"ok"}' POST /payments/callback \
     -H "X-Signature: $SIGNATURE" -d "$CALLBACK"
 step 'the callback, forged' 401 signature-invalid POST /payments/callback \
@@ -157,8 +163,14 @@ step 'an archived product' 204 '' DELETE "/admin/products/$PRODUCT" "${ADMINS[@]
 step 'which is no longer listed' 404 product-not-found GET "/products/$PRODUCT"
 
 WEBHOOK="{\"transaction_id\": \"txn_$RUN\", \"source_account\": \"a_$RUN\", \"destination_account\": \"b_$RUN\", \"amount\": 1500, \"currency\": \"INR\"}"
-step 'a webhook' 202 accepted POST /v1/webhooks/transactions -d "$WEBHOOK"
-step 'the webhook again' 202 accepted POST /v1/webhooks/transactions -d "$WEBHOOK"
+SIGNED=()
+if [[ -n $WEBHOOKS ]]; then
+    SIGNED=(-H "X-Signature: $(signature "$WEBHOOKS" "$WEBHOOK")")
+    step 'a webhook, unsigned' 401 signature-invalid POST /v1/webhooks/transactions -d "$WEBHOOK"
+fi
+step 'a webhook' 202 accepted POST /v1/webhooks/transactions ${SIGNED[@]+"${SIGNED[@]}"} -d "$WEBHOOK"
+step 'the webhook again' 202 accepted POST /v1/webhooks/transactions ${SIGNED[@]+"${SIGNED[@]}"} \
+    -d "$WEBHOOK"
 later 'its transaction' 200 PROCESSED GET "/v1/transactions/txn_$RUN"
 step 'transactions of an account' 200 "txn_$RUN" GET "/v1/transactions?account=a_$RUN" "${KEYED[@]}"
 

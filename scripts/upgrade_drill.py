@@ -40,6 +40,10 @@ MIGRATIONS: Final = "src/picopay/migrations/versions"
 PROBE_SECONDS: Final = 1.0
 # Longer than it takes until every probe has been answered no.
 DRAIN_SECONDS: Final = 5
+NO_HISTORY: Final = (
+    "the earlier release is not in the git history of this folder: clone the repository with its "
+    "history (git fetch --unshallow), or name a release that is there by --commit"
+)
 
 
 class Balancer:
@@ -121,7 +125,7 @@ def tell(what: str, how: str) -> None:
 def git(*arguments: str) -> bytes:
     ran = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, check=False)  # noqa: S603, S607 - our own history
     if ran.returncode != 0:
-        raise DrillFailed(f"the repository's history is needed: {ran.stderr.decode().strip()}")
+        raise DrillFailed(NO_HISTORY)
     return ran.stdout
 
 
@@ -129,6 +133,8 @@ def last_before_newest_migration() -> str:
     """The last that put the application together: between two of those, parts may not fit."""
     newest = git("log", "-1", "--format=%H", "--diff-filter=A", "--", MIGRATIONS).decode().strip()
     found = git("log", "-1", "--format=%h", f"{newest}^", "--", "src/picopay/app.py")
+    if not found.strip():
+        raise DrillFailed(NO_HISTORY)
     return found.decode().strip()
 
 

@@ -8,6 +8,7 @@ import yaml
 
 ROOT: Final = Path(__file__).parents[2]
 DEV, PROD = ROOT / "docker-compose.yml", ROOT / "docker-compose.prod.yml"
+BACKUP: Final = ROOT / "docker-compose.backup.yml"
 KUBERNETES: Final = ROOT / "deploy" / "kubernetes"
 BASE, OVERLAY = KUBERNETES / "base", KUBERNETES / "overlays" / "production"
 # What they hold is whatever their kind says.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deploy.files import DEV, PROD, ROOT, Document, compose, ours, seconds, services
+from tests.deploy.files import BACKUP, DEV, PROD, ROOT, Document, compose, ours, seconds, services
 
 from picopay import worker
 from picopay.cli import serve
@@ -15,12 +15,12 @@ from picopay.infra.placeholders import PLACEHOLDERS
 from picopay.infra.settings import Settings
 
 NAMES = {name.upper() for name in Settings.model_fields}
-# The command line says whether there is a worker, and the image where data is kept.
-BY_COMMAND = {"PICOPAY_WORKER", "PICOPAY_DATA_DIR"}
+# The command line says whether there is a worker.
+BY_COMMAND = {"PICOPAY_WORKER"}
 # Nothing of these belongs in production; or a file, or the whole, has it in another form.
 NOT_IN_PRODUCTION = {
     *(name for name in NAMES if name.startswith("FAKE_PAYMENT_")),
-    *("PICOPAY_URL", "REDIS_URL", "TRANSACTION_WEBHOOK_UNSIGNED"),
+    *("PICOPAY_URL", "REDIS_URL", "TRANSACTION_WEBHOOK_UNSIGNED", "PICOPAY_DATA_DIR"),
     "METRICS_TOKEN",  # Prometheus asks from within; the proxy in front passes /metrics to nobody
 } - {"FAKE_PAYMENT_ENABLED"}
 SECRETS = {
@@ -47,6 +47,14 @@ def test_production_has_every_setting_and_its_secrets_are_files() -> None:
         assert settings == NAMES - BY_COMMAND - NOT_IN_PRODUCTION - SECRETS
     assert files["api"] == SECRETS - {"MIGRATION_DATABASE_URL"}
     assert files["migrate"] == {"DATABASE_URL", "MIGRATION_DATABASE_URL"}
+
+
+def test_production_says_what_it_leaves_out_on_purpose() -> None:
+    _, _, said = PROD.read_text().partition("# Left out on purpose:\n")
+    said, _, _ = said.partition("\nname:")
+    words = set(re.findall(r"[A-Z]+_[A-Z_]+", said))
+    left_out = BY_COMMAND | NOT_IN_PRODUCTION
+    assert words == {n for n in left_out if not n.startswith("FAKE_")} | {"FAKE_PAYMENT_"}
 
 
 @pytest.mark.parametrize("path", [DEV, PROD])
@@ -167,6 +175,20 @@ def test_every_secret_that_production_mounts_is_one_that_the_script_draws(tmp_pa
     again = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert again.returncode == 1
     assert {path.name: path.read_text().strip() for path in folder.iterdir()} == drawn
+
+
+def test_the_backup_archives_by_the_command_that_the_drill_restores_from() -> None:
+    document = compose(BACKUP)
+    postgres = document["services"]["postgres"]
+    told = dict(setting.split("=", 1) for setting in postgres["command"][2::2])
+    drill = (ROOT / "scripts/restore_drill.py").read_text()
+    (tried,) = re.findall(r'^ARCHIVE: Final = \(((?:\n    ".*")+)\n\)', drill, re.MULTILINE)
+    command = "".join(re.findall(r'"(.*)"', tried))
+    assert told.pop("archive_command") == command.replace("{folder}", "/backup/wal")
+    assert told == {"archive_mode": "on", "archive_timeout": "60"}
+    assert [volume.rpartition(":")[2] for volume in postgres["volumes"]] == ["/backup"]
+    assert set(document["services"]) <= set(services(PROD))
+    assert compose(PROD)["name"] + "_postgres" in document["volumes"]["postgres"]["name"]
 
 
 def test_no_secret_stands_in_the_file_of_production() -> None:

@@ -8,6 +8,7 @@ from tests.deploy.files import (
     BASE,
     OVERLAY,
     PROD,
+    ROOT,
     Document,
     documents,
     named,
@@ -193,7 +194,30 @@ def test_the_network_is_closed_but_for_what_is_needed() -> None:
     assert [list(peer) for rule in names for peer in rule["to"]] == [
         ["namespaceSelector", "podSelector"]
     ]
+    traces = egress.pop("picopay-traces")
+    assert ports(traces) == {("TCP", 4318)}
+    assert [sorted(peer) for rule in traces for peer in rule["to"]] == [["namespaceSelector"]]
     assert not any([*ingress.values(), *egress.values()])
+
+
+def test_the_ingress_forwards_what_callers_use_and_nothing_of_the_operators() -> None:
+    (ingress,) = [r["spec"] for r in resources(OVERLAY) if r["kind"] == "Ingress"]
+    (rule,) = ingress["rules"]
+    kinds = {path["path"]: path["pathType"] for path in rule["http"]["paths"]}
+    assert {path for path, kind in kinds.items() if kind == "Exact"} == {"/"}
+
+    def forwarded(path: str) -> bool:
+        """A prefix is one of whole segments."""
+        below = (p for p, kind in kinds.items() if kind == "Prefix")
+        return path in kinds or any(path.startswith(f"{prefix}/") for prefix in below)
+
+    answered = create_app(Settings(database_url="postgresql://a@b/c")).openapi()["paths"]
+    closed = {path for path in answered if not forwarded(path)}
+    assert {path.split("/{")[0] for path in closed} == {
+        *("/metrics", "/_fake_payments", "/admin/products", "/admin/refunds"),
+        *("/v1/admin/dead-letters", "/v1/admin/dead-letters/replay"),
+        "/v1/admin/dead-letters/discard",
+    }
 
 
 @pytest.mark.parametrize("component", DEPLOYMENTS)
@@ -203,6 +227,30 @@ def test_what_comes_in_comes_from_named_places(component: str) -> None:
     peers = [peer for rule in policy["ingress"] for peer in rule["from"]]
     assert peers
     assert all(peer["namespaceSelector"]["matchLabels"] for peer in peers)
+
+
+def test_prometheus_finds_the_pods_by_what_their_annotations_say() -> None:
+    (configuration,) = documents(ROOT / "deploy/prometheus/prometheus.kubernetes.yml")
+    (job,) = configuration["scrape_configs"]
+    (discovery,) = job["kubernetes_sd_configs"]
+    (kustomization,) = documents(OVERLAY / "kustomization.yaml")
+    assert discovery == {"role": "pod", "namespaces": {"names": [kustomization["namespace"]]}}
+    for component in DEPLOYMENTS:
+        template = named("Deployment", f"picopay-{component}")["spec"]["template"]["metadata"]
+        port = str(container(component)["ports"][0]["containerPort"])
+        assert template["annotations"] == {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": port,
+        }
+    rules = {rule.get("target_label", rule.get("action")): rule for rule in job["relabel_configs"]}
+    label = "__meta_kubernetes_pod_label_app_kubernetes_io_component"
+    assert rules["job"]["source_labels"] == [label]
+    assert rules["job"]["replacement"] == "picopay-$1"
+    assert "prometheus_io_scrape" in rules["keep"]["source_labels"][0]
+    assert "prometheus_io_port" in rules["__address__"]["source_labels"][1]
+    (compose_file,) = documents(ROOT / "deploy/prometheus/prometheus.yml")
+    told = {each["job_name"] for each in compose_file["scrape_configs"]}
+    assert told == {f"picopay-{component}" for component in DEPLOYMENTS}
 
 
 def test_the_kustomizations_list_every_file_and_patch_what_exists() -> None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.deploy.files import DEV, KUBERNETES, PROD, ROOT
+from tests.deploy.files import BACKUP, DEV, KUBERNETES, PROD, ROOT
 from tests.documents.pages import fenced
 
 BIN = Path(sys.executable).parent
@@ -27,7 +27,7 @@ def accepts(command: list[str], *files: Path) -> bool:
 
 def test_the_dockerfile_and_the_compose_files_are_accepted() -> None:
     assert accepts(HADOLINT, ROOT / "Dockerfile")
-    assert accepts(COMPOSE, DEV, PROD)
+    assert accepts(COMPOSE, DEV, PROD, BACKUP)
 
 
 def test_the_pipeline_of_the_deployment_guide_is_accepted_and_a_mistake_in_it_is_not(

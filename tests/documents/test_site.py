@@ -14,6 +14,17 @@ FETCHED = re.compile(
 PAGES = ("index", "quickstart", "tutorial", "api-examples", "acceptance", "compatibility")
 
 
+def test_make_docs_writes_the_pages_and_then_builds_the_site() -> None:
+    recipe = re.search(r"^docs: .*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    steps = recipe[1].splitlines()
+    assert [step.rpartition("/")[2] for step in steps[:2]] == [
+        "write_reference.py",
+        "write_dashboards.py",
+    ]
+    assert steps[2:] == ["\t@$(MAKE) --no-print-directory docs-site"]
+
+
 def _build(source: Path, target: Path, builder: str) -> subprocess.CompletedProcess[str]:
     """With the options of `make docs-site`, into a folder of the test's own."""
     (recipe,) = re.findall(r"-m sphinx (.*) -c docs -d", (ROOT / "Makefile").read_text())
