@@ -56,7 +56,11 @@ async def client(provider: Settings) -> AsyncIterator[httpx2.AsyncClient]:
 
 @pytest.fixture(scope="module")
 async def standing_provider(stores: Stores) -> AsyncIterator[httpx2.AsyncClient]:
-    changed = {"fake_payment_enabled": True, "payment_webhook_secret": SECRET}
+    changed = {
+        "fake_payment_enabled": True,
+        "fake_payment_success_rate": 1.0,
+        "payment_webhook_secret": SECRET,
+    }
     async with serving(settings_of(stores), **changed) as client:
         del client.headers["X-API-Key"]
         yield client
