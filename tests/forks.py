@@ -60,9 +60,17 @@ class Fork:
             os.close(self._descriptor)
 
     def poll(self) -> int | None:
-        if self.returncode is None and self._told.exists():
-            self.returncode = int(self._told.read_text())
+        while self.returncode is None and self._has_ended():
+            if self._told.exists():
+                self.returncode = int(self._told.read_text())
+            else:
+                time.sleep(0.001)  # its watcher is about to tell
         return self.returncode
+
+    def _has_ended(self) -> bool:
+        if self._descriptor is None:
+            return True
+        return bool(select.select([self._descriptor], [], [], 0)[0])
 
     def wait(self, timeout: float | None = None) -> int:
         give_up_at = time.monotonic() + (_FOR_EVER if timeout is None else timeout)

@@ -81,6 +81,9 @@ class Shop:
             worker.wait_until_started()
 
     def replace_the_dead(self) -> None:
+        """Somebody is dying: that it was struck is told just before."""
+        processes = [self.server, *self.workers]
+        wait_until(lambda: not all(process.is_running() for process in processes))
         if not self.server.is_running():
             self.server.start()
         for worker in self.workers:
