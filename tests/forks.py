@@ -28,7 +28,6 @@ from uuid import uuid4
 _PR_SET_PDEATHSIG = 1
 _ASKING = Lock()  # tests ask from threads, too
 _NUMBERS = count(1)
-_FOR_EVER = 3600.0
 
 
 class Process(Protocol):
@@ -67,19 +66,16 @@ class Fork:
                 time.sleep(0.001)  # its watcher is about to tell
         return self.returncode
 
-    def _has_ended(self) -> bool:
+    def _has_ended(self, timeout: float | None = 0) -> bool:
         if self._descriptor is None:
             return True
-        return bool(select.select([self._descriptor], [], [], 0)[0])
+        return bool(select.select([self._descriptor], [], [], timeout)[0])
 
     def wait(self, timeout: float | None = None) -> int:
-        give_up_at = time.monotonic() + (_FOR_EVER if timeout is None else timeout)
-        if self._descriptor is not None:
-            select.select([self._descriptor], [], [], timeout)
-        while (status := self.poll()) is None:
-            if time.monotonic() > give_up_at:
-                raise subprocess.TimeoutExpired("picopay", timeout or 0)
-            time.sleep(0.001)
+        if not self._has_ended(timeout):
+            raise subprocess.TimeoutExpired("picopay", timeout or 0)
+        status = self.poll()
+        assert status is not None
         return status
 
     def send_signal(self, sig: int) -> None:

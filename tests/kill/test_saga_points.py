@@ -31,9 +31,6 @@ SHOP = {
     "FAKE_PAYMENT_SUCCESS_RATE": "0.7",
     "ORDER_PAYMENT_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS),
     "RATE_LIMIT_ORDERS_PER_ADDRESS_PER_MINUTE": "0",
-    # However long a busy machine needs to start a server again, nothing is given up meanwhile.
-    "OUTBOX_MAX_ATTEMPTS": "20",
-    "OUTBOX_RETRY_BASE_DELAY_SECONDS": "0.2",
 }
 DAILY = {"before_paying", "before_settling", "before_binding"}
 STRUCK_SECONDS_MAX = 60
