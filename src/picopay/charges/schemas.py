@@ -62,7 +62,7 @@ class ChargeQuery(Page):
     created_before: Moment | None = None
 
 
-@dataclass(slots=True)  # frozen would cost a microsecond a charge
+@dataclass(frozen=True, slots=True)
 class TransactionOut:
     id: UUID
     user_id: int
@@ -71,27 +71,37 @@ class TransactionOut:
     status: Literal["success"]
     idempotency_key: UUID | str | None
 
-    @classmethod
-    def of(cls, charge: Charge) -> "TransactionOut":
-        money = charge.money
-        return cls(charge.id, charge.user_id, money, money.currency, "success", charge.key)
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ChargeOut:
     message: str
     transaction: TransactionOut
     new_balance: MoneyOut
 
-    @classmethod
-    def of(cls, charge: Charge) -> "ChargeOut":
-        return cls(
-            "Charge processed successfully", TransactionOut.of(charge), balance_after(charge)
-        )
+
+def charge_json(charge: Charge) -> bytes:
+    """A `ChargeOut`."""
+    made = "Charge processed successfully"
+    return f'{{"message":"{made}",{_transaction_and_balance(charge)}}}'.encode()
 
 
-def balance_after(charge: Charge) -> MoneyOut:
-    return Money(charge.balance_after_minor, charge.money.currency)
+def result_json(status: Literal["success", "replayed"], charge: Charge) -> bytes:
+    """A `BatchResultOut` of a charge that stands."""
+    return f'{{"status":"{status}",{_transaction_and_balance(charge)},"problem":null}}'.encode()
+
+
+def _transaction_and_balance(charge: Charge) -> str:
+    """Put together by hand, in half the time: there is nothing in it that JSON would escape."""
+    charge_id, _, user_id, money, balance_minor, key = charge
+    return (
+        f'"transaction":{{"id":"{charge_id}","user_id":{user_id},"amount":{money.text},'
+        f'"currency":"{money.currency}","status":"success","idempotency_key":{_quoted(key)}}},'
+        f'"new_balance":{Money(balance_minor, money.currency).text}'
+    )
+
+
+def _quoted(key: str | None) -> str:
+    return "null" if key is None else f'"{key}"'  # a UUID, as `parse_uuid_key` has written it
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,7 @@ class ListedChargeOut:
         charge = listed.charge
         return cls(
             charge.id, charge.user_id, charge.money, charge.money.currency, "success",
-            charge.key, balance_after(charge),
+            charge.key, Money(charge.balance_after_minor, charge.money.currency),
             Money(listed.refunded_minor, charge.money.currency), listed.created_at,
         )  # fmt: skip
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 
 class Operation(StrEnum):
+    __hash__ = str.__hash__  # an enumeration's own is a call of Python's, for each look-up of a key
+
     CHARGE = "charge"
     DEPOSIT = "deposit"
     REFUND = "refund"

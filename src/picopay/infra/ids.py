@@ -3,12 +3,15 @@
 from uuid import UUID
 
 import uuid_utils
-from uuid_utils.compat import uuid7
+from asyncpg.pgproto import pgproto
 
 
 def new_id() -> UUID:
-    """A UUIDv7 (RFC 9562, section 5.7): unique everywhere, and roughly in the order of creation."""
-    return uuid7()
+    """A UUIDv7 (RFC 9562, section 5.7): unique everywhere, and roughly in the order of creation.
+
+    Of the driver's own kind, which is made and sent in a fraction of the time.
+    """
+    return pgproto.UUID(uuid_utils.uuid7().bytes)
 
 
 def new_id_text() -> str:

@@ -14,11 +14,12 @@ _WEIGHT: Final = 0.25  # of the newest batch
 
 
 class Pace:
-    """How long an item takes in large batches, and how many may wait therefore."""
+    """How long an item takes in large batches, and how many may wait therefore: `room`."""
 
     def __init__(self, batch_max: int) -> None:
         self._batch_max = batch_max
         self._item_seconds = ITEM_SECONDS_ASSUMED
+        self.room = self._room()
 
     def note(self, items: int, seconds: float) -> None:
         """A batch took so long. A small one costs more by the item: it can only tell of haste."""
@@ -27,9 +28,9 @@ class Pace:
         told = seconds / items
         if items * LARGE >= self._batch_max or told < self._item_seconds:
             self._item_seconds += _WEIGHT * (told - self._item_seconds)
+            self.room = self._room()
 
-    @property
-    def room(self) -> int:
+    def _room(self) -> int:
         """At least a batch: it is taken together, however slow."""
         if self._batch_max * self._item_seconds >= WAIT_SECONDS_MAX:
             return self._batch_max

@@ -17,7 +17,9 @@ EXPONENTS: dict[str, int] = {
 }
 
 _QUANTA = {code: Decimal(1).scaleb(-exponent) for code, exponent in EXPONENTS.items()}
+_SCALES = {code: Decimal(10) ** exponent for code, exponent in EXPONENTS.items()}
 _EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
+_LARGEST = Decimal(AMOUNT_MINOR_MAX)  # as a decimal: an integer would be converted each time
 
 
 class CurrencyUnknown(Invalid):
@@ -63,11 +65,12 @@ class Money(NamedTuple):
     @property
     def text(self) -> str:
         """In major units with the currency's own decimals: 90000 USD cents are `900.00`."""
-        exponent = EXPONENTS[self.currency]
+        minor, currency = self
+        exponent = EXPONENTS[currency]
         if exponent == 0:
-            return str(self.minor)
-        digits = f"{abs(self.minor):0{exponent + 1}d}"
-        return f"{'-' if self.minor < 0 else ''}{digits[:-exponent]}.{digits[-exponent:]}"
+            return str(minor)
+        digits = str(abs(minor)).zfill(exponent + 1)
+        return f"{'-' if minor < 0 else ''}{digits[:-exponent]}.{digits[-exponent:]}"
 
     @property
     def major(self) -> Decimal:
@@ -97,11 +100,10 @@ def _exact(amount: Decimal, currency: str) -> int:
     if not amount.is_finite():
         raise AmountInvalid("must be a finite number")
     # Compared first: a huge exponent would otherwise be told as one decimal too many.
-    if amount > AMOUNT_MINOR_MAX:
+    if amount > _LARGEST:
         raise AmountInvalid(f"must not exceed {AMOUNT_MINOR_MAX} minor units")
-    exponent = EXPONENTS[currency]
     try:
-        return int(amount.quantize(_QUANTA[currency], context=_EXACT).scaleb(exponent, _EXACT))
+        return int(amount.quantize(_QUANTA[currency], None, _EXACT) * _SCALES[currency])
     except (Inexact, InvalidOperation):
-        why = f"has more than the {exponent} decimals of {currency}"
+        why = f"has more than the {EXPONENTS[currency]} decimals of {currency}"
         raise AmountInvalid(why) from None

@@ -1,0 +1,54 @@
+"""A charge as it is answered: what is put together by hand is what a JSON library would write."""
+
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+
+from picopay.charges.model import Charge
+from picopay.charges.schemas import (
+    BatchResultOut,
+    ChargeOut,
+    TransactionOut,
+    charge_json,
+    result_json,
+)
+from picopay.infra.ids import new_id
+from picopay.infra.json import dump
+from picopay.kernel.money import Money
+
+KEYS = [None, "6f1c9c1e-3a52-4c53-9c1f-2b7f6a0d9e11"]
+MONEY = [Money(1, "USD"), Money(10**15, "USD"), Money(500, "JPY"), Money(1234, "KWD")]
+
+
+def a_charge(charge_id: UUID, money: Money, key: str | None, balance: int = 90_000) -> Charge:
+    return Charge(charge_id, "default", 2**63 - 1, money, balance, key)
+
+
+def transaction(charge: Charge) -> TransactionOut:
+    money = charge.money
+    return TransactionOut(charge.id, charge.user_id, money, money.currency, "success", charge.key)
+
+
+def balance(charge: Charge) -> Money:
+    return Money(charge.balance_after_minor, charge.money.currency)
+
+
+@pytest.mark.parametrize("charge_id", [new_id(), uuid4()], ids=["minted", "read"])
+@pytest.mark.parametrize("money", MONEY)
+@pytest.mark.parametrize("key", KEYS)
+def test_an_answer_is_its_schema_written_out(
+    charge_id: UUID, money: Money, key: str | None
+) -> None:
+    charge = a_charge(charge_id, money, key)
+    told = ChargeOut("Charge processed successfully", transaction(charge), balance(charge))
+    assert charge_json(charge) == dump(told)
+    for status in ("success", "replayed"):
+        result = BatchResultOut(status, transaction(charge), balance(charge))
+        assert result_json(status, charge) == dump(result)
+
+
+def test_a_balance_below_one_unit_keeps_its_decimals() -> None:
+    charge = a_charge(new_id(), Money(100, "USD"), None, balance=5)
+    assert b'"new_balance":0.05}' in charge_json(charge)
+    assert orjson.loads(charge_json(charge))["new_balance"] == 0.05
