@@ -188,7 +188,7 @@ def _doors(state: State) -> Doors:
     }
 
 
-def _uncounted() -> None:
+def _uncounted(_refused: int) -> None:
     """These routes count only what they accept."""
 
 

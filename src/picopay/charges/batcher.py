@@ -33,9 +33,9 @@ class Batcher:
         self._lanes = Lanes(db)
         metrics.queue_limit.set(queue_max)
 
-    def full(self) -> bool:
+    def full(self, inside: int = 0) -> bool:
         """A single charge that comes now is refused, whatever it asks for."""
-        return self._lanes.full() or self._queued_singles >= self._queue_max
+        return self._lanes.full(inside) or self._queued_singles >= self._queue_max
 
     async def charge(self, command: ChargeCommand, gone: Gone) -> Decision:
         """The decision on one charge, committed or found again.

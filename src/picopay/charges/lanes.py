@@ -50,7 +50,8 @@ class Lanes:
     def __init__(self, db: Db) -> None:
         self._db = db
         self._loop = asyncio.get_running_loop()
-        self._singles = _Lane(db, Arrivals())
+        arrivals = Arrivals()
+        self._singles, self._single_items = _Lane(db, arrivals), arrivals.items
         self._bulk = [_Lane(db, Arrivals()) for _ in range(BULK_LANES)]
         self._late = Late()
         self._late_lane = _Lane(db, self._late)
@@ -58,15 +59,22 @@ class Lanes:
         self._merchants = LockedMerchants(db, self._enter)
         self._held_keys: dict[KeyId, float] = {}  # when each was found held by somebody else
         self._isolation_slots = asyncio.Semaphore(ISOLATIONS_MAX)
+        self._apart: set[asyncio.Future[list[Decision]]] = set()  # wait for a locked account
         self._callers: dict[asyncio.Future[list[Decision]], int] = {}
         self._undecided = 0
+        self._undecided_told = True
         self._single_came = -inf
         self._running = [asyncio.create_task(self._run(lane)) for lane in self._lanes]
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def full(self) -> bool:
-        """Single charges that come now would wait too long; accounts locked elsewhere apart."""
-        return len(self._singles.queue) >= self._singles.pace.room
+    def full(self, inside: int) -> bool:
+        """Single charges that come now would wait too long; accounts locked elsewhere apart.
+
+        `inside` are all that were let in and not answered yet: a batch of them is at work.
+        """
+        room = self._singles.pace.room
+        apart = len(self._apart)
+        return len(self._single_items) >= room or inside - apart >= room + BATCH_MAX
 
     def put(self, waiting: Waiting) -> None:
         self._callers[waiting.future] = len(waiting.commands)
@@ -76,10 +84,17 @@ class Lanes:
             self._enter(item)
 
     def _answered(self, caller: "asyncio.Future[list[Decision]]") -> None:
+        self._apart.discard(caller)
         self._count(-self._callers.pop(caller))
 
     def _count(self, more: int) -> None:
         self._undecided += more
+        if self._undecided_told:  # once a turn of the event loop, however many come and go in it
+            self._undecided_told = False
+            self._loop.call_soon(self._tell_undecided)
+
+    def _tell_undecided(self) -> None:
+        self._undecided_told = True
         metrics.queue_depth.set(self._undecided)
 
     def _enter(self, item: Item) -> None:
@@ -218,6 +233,8 @@ class Lanes:
         """Wait for the items' accounts; but what was decided before is answered at once."""
         for item in await self._new(items):
             metrics.set_aside.inc()
+            if not item.waiting.bulk:
+                self._apart.add(item.waiting.future)
             if merchant_locked or item.command.merchant in self._merchants:
                 watched = bool(self._merchants)
                 self._merchants.put(item)

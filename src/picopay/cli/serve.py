@@ -51,7 +51,7 @@ SOURCE: Final = Path(__file__).parents[1]
 # it starts, which on a busy machine takes several seconds.
 START_SECONDS_MAX: Final = 60
 KEEP_ALIVE_SECONDS: Final = 65  # longer than load balancers keep theirs
-BACKLOG_MAX: Final = 2048  # connections that nobody has accepted yet
+BACKLOG_MAX: Final = 4096  # connections that nobody has accepted yet
 # What a client does not take for so long, or a network that is gone, ends the connection.
 UNTAKEN_MS_MAX: Final = 30_000
 DEMO_USER: Final = 1
@@ -185,7 +185,7 @@ def _run(settings: Settings, listener: socket.socket, workers: int, *, reload: b
         workers=workers,
         reload=reload,
         reload_dirs=[str(SOURCE)] if reload else None,
-        loop="uvloop",
+        loop="picopay.infra.accepting:Loop",
         http=HttpProtocol,
         ws="none",
         access_log=False,

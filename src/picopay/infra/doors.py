@@ -4,9 +4,9 @@ A refusal must cost next to nothing, or refusing is what keeps a busy server fro
 the same answer that the route itself would give.
 """
 
-import re
+import asyncio
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from picopay.infra import metrics, problems
 from picopay.infra.headers import REQUEST_ID, SECURITY_HEADERS
@@ -19,42 +19,64 @@ Doors = Mapping[bytes, "Door"]  # by the request's first line
 _LENGTH: Final = b"\r\ncontent-length:"
 _REQUEST_ID: Final = b"\r\nx-request-id:"
 TOLD: Final = "more is waiting than can be done in time"
-# What only the parser can judge.
-_UNUSUAL: Final = re.compile(rb"\r\n(transfer-encoding|expect|connection|upgrade):")
-
 
 _ANSWERED: Final = metrics.http_requests.labels("POST", "503")
 
 
-class Door(NamedTuple):
-    full: Callable[[], bool]
-    refused: Callable[[], None]  # counts it in the route's own metrics
+class Door:
+    """Of one route. `full` is told how many are inside: let in, and not answered yet.
+
+    Many are read in one turn of the event loop, before the first of them has reached the queue.
+    `refused` counts so many in the route's own metrics.
+    """
+
+    def __init__(self, full: Callable[[int], bool], refused: Callable[[int], None]) -> None:
+        self.inside = 0
+        self._full = full
+        self._refused = refused
+        self._uncounted = 0
+
+    @property
+    def full(self) -> bool:
+        return self._full(self.inside)
+
+    def count(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One more was refused: told once a turn of the event loop, since it costs as much."""
+        self._uncounted += 1
+        if self._uncounted == 1:
+            loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        refused, self._uncounted = self._uncounted, 0
+        self._refused(refused)
+        metrics.requests_shed.inc(refused)
+        _ANSWERED.inc(refused)
 
 
 def line(method: str, path: str) -> bytes:
     return f"{method} {path} HTTP/1.1\r\n".encode()
 
 
-def refusal(doors: Doors, data: bytes) -> bytes | None:
-    """The answer to a whole request that comes to a full queue; None lets it in."""
-    door = doors.get(data[: data.find(b"\n") + 1])
-    if door is None or not door.full():
-        return None
+def refusal(data: bytes) -> bytes | None:
+    """The answer to a whole request that comes to a full queue; None lets it in, to be parsed."""
     end = data.find(b"\r\n\r\n")
     head = data[: end + 2].lower()
     if not _whole(head, len(data) - end - 4):
         return None  # the route will refuse it
-    door.refused()
-    metrics.requests_shed.inc()
-    _ANSWERED.inc()
     return _answer(_request_id(data, head))
 
 
 def _whole(head: bytes, body_bytes: int) -> bool:
-    at = head.find(_LENGTH)
-    if at < 0 or at != head.rfind(_LENGTH) or _UNUSUAL.search(head):
+    """A body of a known length, and nothing in the head that only the parser can judge."""
+    if (
+        head.count(_LENGTH) != 1
+        or b"\r\ntransfer-encoding:" in head
+        or b"\r\nexpect:" in head
+        or b"\r\nconnection:" in head
+        or b"\r\nupgrade:" in head
+    ):
         return False
-    length = _value(head, at + len(_LENGTH))
+    length = _value(head, head.find(_LENGTH) + len(_LENGTH))
     return length.isdigit() and int(length[:9]) == body_bytes
 
 
@@ -70,12 +92,13 @@ def _value(data: bytes, begins: int) -> bytes:
 
 
 def _answer(request_id: bytes) -> bytes:
-    body = _BODY_BEFORE + request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + _BODY_AFTER
-    return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-        _HEAD,
-        request_id,
-        len(body),
-        body,
+    quoted = request_id
+    if b"\\" in request_id or b'"' in request_id:
+        quoted = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    length = len(_BODY_BEFORE) + len(quoted) + len(_BODY_AFTER)
+    return b"%b%b\r\ncontent-length: %d\r\n\r\n%b%b%b" % (
+        *(_HEAD, request_id, length),
+        *(_BODY_BEFORE, quoted, _BODY_AFTER),
     )
 
 
@@ -86,7 +109,8 @@ def _template() -> tuple[bytes, bytes, bytes]:
     before, _, after = dump(problems.document(refused, mark)).partition(mark.encode())
     headers = [(name, value) for name, value in answer.raw_headers if name != b"content-length"]
     lines = [b"%b: %b\r\n" % header for header in [*headers, *SECURITY_HEADERS]]
-    return b"HTTP/1.1 503 Service Unavailable\r\n" + b"".join(lines), before, after
+    status = b"HTTP/1.1 503 Service Unavailable\r\n"
+    return b"".join([status, *lines, b"x-request-id: "]), before, after
 
 
 _HEAD, _BODY_BEFORE, _BODY_AFTER = _template()

@@ -41,7 +41,8 @@ class Gatherer(Generic[C, R]):
         self._closing = False
         self._loop = asyncio.create_task(self._run())
 
-    def full(self) -> bool:
+    def full(self, _inside: int = 0) -> bool:
+        """Whoever waits for a lock is inside too, and in nobody's way."""
         return len(self._queue) >= min(QUEUE_MAX, self._pace.room)
 
     async def submit(self, command: C) -> R:

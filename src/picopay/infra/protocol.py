@@ -2,9 +2,9 @@
 
 Bounds, in bytes, in number and in time, on what anybody may send without any key. A strict reading
 of what frames a message: what two servers could read differently is refused, so that no request
-hides in another. Upgrades that are offered are passed over, as RFC 9110 wants (section 7.8). One
-system call for an answer, not two. A cheap way to ask whether the client is still there. And doors,
-at which a request is refused before it is parsed.
+hides in another. Upgrades that are offered are passed over, as RFC 9110 wants (section 7.8). A
+shorter way for plain requests. A cheap way to ask whether the client is still there. And doors, at
+which a request is refused before it is parsed.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from picopay.infra.doors import Doors, refusal
+from picopay.infra.doors import Door, Doors, refusal
+from picopay.infra.exchange import Exchange, is_plain
 from picopay.infra.logs import log
 
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -58,11 +59,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._amid_message = False
         self._in_body = False
         self._heard = False
+        self._entered: Door | None = None
+        self._idle_since: float | None = None
         self._arriving_since: float | None = None
         self._unsent_bytes = 0
         self._lost = False
         self._watch: asyncio.TimerHandle | None = None
-        self._doors: Doors = getattr(self.app, "doors", {})  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - uvicorn's own
+        self._application = cast("Any", self.app)  # pyright: ignore[reportUnknownMemberType] - uvicorn's own
+        self._doors: Doors = getattr(self._application, "doors", {})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Gathering(transport, self.loop))  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
@@ -73,31 +77,66 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_idle() and (answer := refusal(self._doors, data)) is not None:
-            self.transport.write(answer)
-            self._await_another()
+        door = self._doors.get(data[: data.find(b"\n") + 1])
+        if door is not None and self._refuses(door, data):
             return
         if self._besides_body > HEAD_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
         self._besides_body += len(data)
         self._heard = True
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         if self._arriving_since is None:
             self._arriving_since = self.loop.time()
         while data:
             data = self._feed(data)
 
-    def _is_idle(self) -> bool:
-        """What comes now begins a request, and nobody waits for the answer to another."""
-        return not self._amid_message and self._unanswered() is None
+    def _refuses(self, door: Door, data: bytes) -> bool:
+        if self._amid_message or self._unanswered() is not None:
+            return False  # it begins no request, or not the one whose answer is the next
+        if not door.full or (answer := refusal(data)) is None:
+            self._entered = door
+            door.inside += 1
+            return False
+        door.count(self.loop)
+        self.transport.write(answer)
+        self._arriving_since = None
+        self._await_another()
+        return True
+
+    def _leave(self) -> None:
+        if self._entered is not None:
+            self._entered.inside -= 1
+            self._entered = None
 
     def _await_another(self) -> None:
-        self._arriving_since = None
-        self._unset_keepalive_if_required()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def timeout_keep_alive_handler(self) -> None:
+        """One timer for a whole silence and all before it: to set one anew costs more."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return  # the next answer sets another
+        left_seconds = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_seconds <= 0:
+            super().timeout_keep_alive_handler()
+            return
         self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
+            left_seconds, self.timeout_keep_alive_handler
         )
+
+    def on_response_complete(self) -> None:
+        self._leave()
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._await_another()
 
     def _feed(self, data: bytes) -> bytes:
         """What is to be fed next: after an offered upgrade the same again, without the offer."""
@@ -128,9 +167,16 @@ class HttpProtocol(HttpToolsProtocol):
         if self._reader.should_upgrade():
             return
         self._in_body = True
-        super().on_headers_complete()
+        if self._is_plain():
+            self.cycle = Exchange(self, self._reader.get_method().decode(), self.url)
+        else:
+            super().on_headers_complete()
         # Not the exchange's own word for it: that would tie each request into a reference cycle.
         cast("Scope", self.scope)[_HUNG_UP] = self._is_lost
+
+    def _is_plain(self) -> bool:
+        free = self._unanswered() is None and not self.root_path
+        return free and self._reader.should_keep_alive() and is_plain(self.url, self.headers)
 
     def _wrong_with_head(self) -> HTTPStatus | None:
         """What the parser lets pass, and others may read otherwise (RFC 9112, 3.2 and 6.1)."""
@@ -164,7 +210,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._amid_message = False
         if not self._reader.should_upgrade():
             self._in_body = False
-            super().on_message_complete()
+            if isinstance(self.cycle, Exchange):
+                self._start_asgi_task(self.cycle, self._application)
+            else:
+                super().on_message_complete()
 
     def _refuse(self, status: HTTPStatus) -> None:
         """Answer and close; but never so that it is taken for the answer to an earlier request."""
@@ -202,6 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
+        self._leave()
         self._unset_keepalive_if_required()
         if self._watch is not None:
             self._watch.cancel()

@@ -52,8 +52,8 @@ class Batcher:
         self._bell = bell
         self._gatherer = Gatherer("orders", self._commit)
 
-    def full(self) -> bool:
-        return self._gatherer.full()
+    def full(self, inside: int) -> bool:
+        return self._gatherer.full(inside)
 
     async def place(self, command: OrderCommand) -> Made | Replay | Declined:
         """Committed when this returns. Raises `Overloaded`, and what `service.place_batch` does."""
@@ -109,8 +109,8 @@ class Settler:
         self._alone = _Few()
         self._canceling = _Few()
 
-    def full(self) -> bool:
-        return self._gatherer.full()
+    def full(self, inside: int) -> bool:
+        return self._gatherer.full(inside)
 
     async def settle(self, word: Word) -> Settlement:
         """Committed when this returns. Raises `Overloaded`, and what `payments.settle` does."""

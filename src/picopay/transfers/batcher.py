@@ -17,8 +17,8 @@ class Batcher:
         self._delay_seconds = delay_seconds
         self._gatherer = Gatherer("webhooks", self._commit)
 
-    def full(self) -> bool:
-        return self._gatherer.full()
+    def full(self, inside: int) -> bool:
+        return self._gatherer.full(inside)
 
     async def receive(self, command: TransferCommand, request_id: str | None) -> Receipt:
         """Committed when this returns. Raises `Overloaded`."""

@@ -31,7 +31,8 @@ class App:
     def __init__(self) -> None:
         self.full = False
         self.disconnects = 0
-        self.doors = {line("POST", "/charge"): Door(lambda: self.full, lambda: None)}
+        self.door = Door(lambda _inside: self.full, lambda _refused: None)
+        self.doors = {line("POST", "/charge"): self.door}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         request = Request(scope, receive)

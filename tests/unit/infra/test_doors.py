@@ -1,9 +1,11 @@
 """What is refused before it is parsed, how that is told, and what only the parser may judge."""
 
+import asyncio
 from email import message_from_bytes
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 
 from picopay.infra.doors import Door, line, refusal
 
@@ -12,17 +14,9 @@ BODY = b'{"user_id": 1}'
 HEAD = b"Host: x\r\nContent-Length: %d\r\n" % len(BODY)
 
 
-class Count:
-    def __init__(self) -> None:
-        self.refusals = 0
-
-    def __call__(self) -> None:
-        self.refusals += 1
-
-
-def asked(head: bytes = HEAD, body: bytes = BODY, first: bytes = LINE) -> bytes | None:
+def asked(head: bytes = HEAD, body: bytes = BODY) -> bytes | None:
     """The answer at a door whose queue is full."""
-    return refusal({LINE: Door(lambda: True, Count())}, first + head + b"\r\n" + body)
+    return refusal(LINE + head + b"\r\n" + body)
 
 
 def test_a_refusal_is_the_problem_that_the_route_would_answer() -> None:
@@ -60,28 +54,28 @@ def test_a_request_id_with_quotes_leaves_the_document_whole() -> None:
     assert orjson.loads(body)["request_id"] == r'a"b\c'
 
 
-def test_who_is_refused_is_counted_and_who_is_not_is_let_in() -> None:
-    count, full = Count(), [True, False]
-    doors = {LINE: Door(full.pop, count)}
-    request = LINE + HEAD + b"\r\n" + BODY
-    assert refusal(doors, request) is None
-    assert count.refusals == 0
-    assert refusal(doors, request) is not None
-    assert count.refusals == 1
+async def test_those_refused_in_one_turn_are_counted_together_after_it() -> None:
+    told: list[int] = []
+    door = Door(lambda _inside: True, told.append)
+    before = _shed()
+    for turn in (3, 2):
+        for _ in range(turn):
+            door.count(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+    assert told == [3, 2]
+    assert _shed() - before == 5
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        b"GET /charge HTTP/1.1\r\n",
-        b"POST /charges HTTP/1.1\r\n",
-        b"POST /charge HTTP/1.0\r\n",
-        b"POST /charge",
-        b"",
-    ],
-)
-def test_other_routes_are_let_in(first: bytes) -> None:
-    assert asked(first=first) is None
+def _shed() -> float:
+    return REGISTRY.get_sample_value("requests_shed_total") or 0.0
+
+
+def test_a_door_is_full_for_as_many_as_are_inside() -> None:
+    door = Door(lambda inside: inside >= 2, lambda _: None)
+    fullness: list[bool] = []
+    for door.inside in (0, 1, 2, 1):
+        fullness.append(door.full)
+    assert fullness == [False, False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -103,4 +97,4 @@ def test_what_only_the_parser_can_judge_is_let_in(head: bytes, body: bytes) -> N
 
 
 def test_a_head_that_is_not_there_yet_is_let_in() -> None:
-    assert refusal({LINE: Door(lambda: True, Count())}, LINE + b"Host: x\r\n") is None
+    assert refusal(LINE + b"Host: x\r\n") is None

@@ -1,0 +1,67 @@
+"""An event loop that lets in all who wait for it, not one connection a turn as uvloop does.
+
+A turn of a busy server takes tens of milliseconds. One at a time, a thousand clients that connect
+at once would be let in over half a minute, and a probe that asks for its health stands behind them.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, cast
+
+import uvloop
+
+ACCEPTED_A_TURN_MAX: Final = 256
+
+
+class Loop(uvloop.Loop):
+    async def create_server(self, protocol_factory: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as asyncio has it
+        server = await super().create_server(protocol_factory, *args, **kwargs)
+        return _Server(self, protocol_factory, cast("asyncio.Server", server))
+
+
+class _Server:
+    """A server of the loop's own, and beside it a second look at the sockets that it listens on."""
+
+    def __init__(self, loop: Loop, protocol_factory: Any, server: asyncio.Server) -> None:  # noqa: ANN401 - any callable
+        self._loop = loop
+        self._protocol_factory = protocol_factory
+        self._server = server
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners = [socket.socket(fileno=os.dup(s.fileno())) for s in server.sockets]
+        for listener in self._listeners:
+            loop.add_reader(listener, self._accept, listener)
+
+    @property
+    def sockets(self) -> Sequence[Any]:
+        return self._server.sockets
+
+    def is_serving(self) -> bool:
+        return self._server.is_serving()
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+        self._server.close()
+
+    async def wait_closed(self) -> None:
+        await self._server.wait_closed()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTED_A_TURN_MAX):
+            try:
+                accepted, _address = listener.accept()
+            except OSError:  # nobody is left; or what it is, the loop's own server will meet too
+                return
+            task = self._loop.create_task(self._connect(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        with suppress(OSError):  # who is gone already
+            accepted.settimeout(0)
+            await self._loop.connect_accepted_socket(self._protocol_factory, accepted)
