@@ -141,6 +141,8 @@ def _serve() -> None:
     main = import_module("picopay.cli.main")
     for name in main.COMMANDS:
         import_module(f"picopay.cli.{name.replace('-', '_')}")
+    for served in ("cli.application", "app", "infra.protocol", "infra.accepting"):
+        import_module(f"picopay.{served}")
     for line in sys.stdin:
         wanted = json.loads(line)
         answer = (_spawned if wanted["what"] == "spawn" else _ran)(main.main, wanted)

@@ -47,6 +47,7 @@ def folders(parent: Path) -> set[Path]:
     return set(parent.glob("picopay-metrics-*"))
 
 
+@pytest.mark.nightly
 def test_a_killed_servers_metrics_folder_is_gone_after_the_next_start(
     clean: Stores, tmp_path: Path
 ) -> None:

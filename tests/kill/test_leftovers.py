@@ -17,8 +17,18 @@ GONE_UNDER_LOAD_SECONDS_MAX = 40
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "number"),
+    [
+        pytest.param(
+            *(workers, number),
+            id=f"{workers}-{number.name}",
+            marks=pytest.mark.nightly if workers == 2 and number != signal.SIGKILL else (),
+        )
+        for workers in (1, 2)
+        for number in SIGNALS
+    ],
+)
 def test_nothing_is_left_running(site: Site, workers: int, number: signal.Signals) -> None:
     server = site.serve(workers=workers)
     before = site.everything()
@@ -36,7 +46,9 @@ def test_nothing_is_left_running(site: Site, workers: int, number: signal.Signal
     assert not server.is_healthy()
 
 
-@pytest.mark.parametrize("seconds", [0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize(
+    "seconds", [0, *(pytest.param(s, marks=pytest.mark.nightly) for s in (0.1, 0.6)), 0.3]
+)
 def test_a_server_killed_at_its_start_leaves_no_worker_behind(site: Site, seconds: float) -> None:
     """Its workers are there already, and import what they need."""
     server = Server(site.data_dir, workers=2)
@@ -49,7 +61,7 @@ def test_a_server_killed_at_its_start_leaves_no_worker_behind(site: Site, second
     wait_until(lambda: not any(is_alive(pid) for pid in before), GONE_SECONDS_MAX)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 async def test_after_a_kill_under_load_nothing_is_left_and_the_next_start_goes_on(
     site: Site, workers: int
 ) -> None:

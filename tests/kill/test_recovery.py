@@ -76,6 +76,7 @@ async def test_a_postgresql_that_stays_away_is_told_in_time_and_harms_nothing(si
     await assert_all_is_right(site, shopping)
 
 
+@pytest.mark.nightly
 async def test_random_kills_for_20_seconds_lose_nothing_and_double_nothing(site: Site) -> None:
     chance = random.Random(os.environ.get("SOAK_SEED", "20"))  # noqa: S311 - not for secrets
     servers = (site.serve(), site.serve())

@@ -18,7 +18,7 @@ def script(name: str, *arguments: object) -> Ran:
     return run(command, clean_environment(), cwd=SCRIPTS.parent)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_ten_concurrent_charges_with_one_key_are_shown_to_count_once(
     site: Site, workers: int
 ) -> None:

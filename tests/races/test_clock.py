@@ -68,7 +68,7 @@ def worker(site: Site, told: Path, shift_seconds: int, gate: Path | None = None)
         process.wait(30)
 
 
-@pytest.mark.parametrize("shift_seconds", [-600, 600])
+@pytest.mark.parametrize("shift_seconds", [-600, pytest.param(600, marks=pytest.mark.nightly)])
 async def test_a_worker_whose_clock_is_wrong_keeps_delays_and_leases(
     site: Site, tmp_path: Path, shift_seconds: int
 ) -> None:

@@ -56,6 +56,7 @@ async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_us
     await assert_each_charged_once(pair.url, wishes, 1_000_000)
 
 
+@pytest.mark.nightly
 async def test_many_accounts_locked_elsewhere_delay_only_their_own_users(pair: Pair) -> None:
     users = await pair.callers[0].new_users(60)
     stuck, others = users[:20], users[20:]
@@ -164,6 +165,7 @@ async def test_512_connections_freeze_neither_the_server_nor_its_health(pair: Pa
     assert sum(100 * 1_000_000 - left for left in spent) == 100 * len(answers)
 
 
+@pytest.mark.nightly
 async def test_deposits_to_a_locked_account_do_not_take_the_charges_of_others_along(
     pair: Pair,
 ) -> None:

@@ -106,7 +106,7 @@ async def test_a_server_that_is_told_twice_to_end_answers_with_problems_still(si
         assert all(a.json["charge_id"] for a in answers)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 async def test_a_draining_server_says_so_and_serves_on_for_a_while(
     site: Site, workers: int
 ) -> None:

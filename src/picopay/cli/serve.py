@@ -1,28 +1,22 @@
 """`picopay serve`: the API, on servers of its own unless told of others."""
 
-import asyncio
-import gc
-import multiprocessing
 import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Final, NoReturn
 from uuid import NAMESPACE_URL, uuid5
 
 import typer
 import uvicorn
 from rich.console import Console
-from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.statreload import StatReload
 
 from picopay import __version__, schema
 from picopay.access import service as access
 from picopay.access.model import DEFAULT_MERCHANT
-from picopay.app import server_app
 from picopay.cli import shared_metrics
 from picopay.cli.context import (
     PAYMENT_SECRET,
@@ -34,12 +28,10 @@ from picopay.cli.context import (
     with_payment_secret,
 )
 from picopay.cli.errors import CommandFailed
-from picopay.embedded.privileges import die_with_parent
 from picopay.embedded.servers import Servers
-from picopay.infra import draining, environment, logs, tracing
+from picopay.infra import environment, logs
 from picopay.infra.db import Db
 from picopay.infra.logs import log
-from picopay.infra.protocol import HttpProtocol
 from picopay.infra.settings import Settings
 from picopay.kernel.money import Money
 from picopay.users import service as users
@@ -180,13 +172,13 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
 def _run(settings: Settings, listener: socket.socket, workers: int, *, reload: bool) -> None:
     environment.export(settings)
     config = uvicorn.Config(
-        "picopay.cli.serve:application",
+        "picopay.cli.application:application",
         factory=True,
         workers=workers,
         reload=reload,
         reload_dirs=[str(SOURCE)] if reload else None,
         loop="picopay.infra.accepting:Loop",
-        http=HttpProtocol,
+        http="picopay.infra.protocol:HttpProtocol",
         ws="none",
         access_log=False,
         log_config=None,
@@ -210,50 +202,6 @@ def _run(settings: Settings, listener: socket.socket, workers: int, *, reload: b
         return
     with shared_metrics.shared():
         Multiprocess(config, sockets=[listener]).run()
-
-
-def application() -> ASGIApp:
-    """The application of one server process."""
-    settings = Settings()
-    logs.configure(settings.log_level, settings.log_format)
-    supervisor = multiprocessing.parent_process()
-    if supervisor is not None and supervisor.pid is not None:
-        # A server process whose supervisor was killed would go on serving unsupervised.
-        die_with_parent(signal.SIGTERM, supervisor.pid)
-        shared_metrics.hold()
-    tracing.start(settings)
-    app = server_app(settings)
-    if settings.shutdown_drain_seconds > 0:
-        _drain_first(settings.shutdown_drain_seconds)
-    _calm_garbage_collector()
-    return app
-
-
-def _drain_first(seconds: float) -> None:
-    """Serve on for so long after the first SIGTERM; another, or SIGINT, is the server's own."""
-    end, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
-    assert callable(end), "the server has set its handlers before it asks for the application"
-
-    def told(number: int, frame: FrameType | None) -> None:
-        if draining.has_begun():
-            end(number, frame)
-            return
-        draining.announce()
-        log.info("server.draining", seconds=seconds)
-        loop.call_later(seconds, end, number, frame)
-
-    signal.signal(signal.SIGTERM, told)
-
-
-def _calm_garbage_collector() -> None:
-    """What start-up made stays for good, and a request leaves few cycles: look seldom.
-
-    With the defaults the collector walks the whole heap several times a second under load, which
-    is most of the slowest percentile's latency.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def _own_url(listener: socket.socket) -> str:

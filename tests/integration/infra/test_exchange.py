@@ -36,6 +36,7 @@ class App:
         self.seen: list[tuple[bool, Scope, bytes]] = []
         self.left: list[str] = []
         self.insides: list[int] = []
+        self.charge_seconds = BUSY_SECONDS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -52,7 +53,7 @@ class App:
         await self._answer(send, b"told")
 
     async def charge(self, _receive: Receive, send: Send) -> None:
-        await asyncio.sleep(BUSY_SECONDS)
+        await asyncio.sleep(self.charge_seconds)
         await self._answer(send, b"charged")
 
     async def parts(self, _receive: Receive, send: Send) -> None:
@@ -257,22 +258,22 @@ async def test_requests_behind_each_other_are_answered_in_order(
 
 
 async def test_a_door_counts_who_is_inside_and_who_has_left(port: int, app: App) -> None:
-    async def charge(*, leaves: bool) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    app.charge_seconds = 3.0
+    at_once = range(CALLERS + 50)
+    callers = [await asyncio.open_connection("127.0.0.1", port) for _ in at_once]
+    for _, writer in callers:
         writer.write(asked(b"/charge", body=BODY))
-        if leaves:
-            await asyncio.sleep(BUSY_SECONDS / 2)
-            writer.close()
-            return b"left"
-        answered = await reader.readuntil(b"\r\n")
+    leaving, staying = callers[: CALLERS // 2], callers[CALLERS // 2 :]
+    await asyncio.to_thread(wait_until, lambda: len(app.insides) == CALLERS)
+    assert app.door.inside == CALLERS
+    for _, writer in leaving:
         writer.close()
-        return answered.split()[1]
-
-    statuses = await asyncio.gather(*(charge(leaves=n % 2 == 0) for n in range(CALLERS + 50)))
-    assert max(app.insides) == CALLERS
-    assert b"503" in statuses
-    await asyncio.sleep(2 * BUSY_SECONDS)
-    assert app.door.inside == 0
+    statuses = [(await reader.readline()).split()[1] for reader, _ in staying]
+    assert sorted(statuses) == [b"200"] * (CALLERS - len(leaving)) + [b"503"] * 50
+    await asyncio.to_thread(wait_until, lambda: app.door.inside == 0)
+    for _, writer in callers:
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_all_who_connect_to_a_busy_server_are_let_in_at_once(port: int) -> None:

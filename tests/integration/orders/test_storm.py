@@ -188,6 +188,7 @@ def test_an_order_ends_once_whatever_it_is_told(keeper: Shopkeeper, storm: list[
     assert ended[Status.PAID] + ended[Status.CANCELED] == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_thousands_of_words_about_many_orders_interleave(keeper: Shopkeeper) -> None:
     """Duplicated, reordered, late, at once: each order's words in an order of their own."""
