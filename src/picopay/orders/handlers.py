@@ -28,8 +28,10 @@ from picopay.outbox.consumer import Consumer
 from picopay.outbox.errors import NotYet, Permanent
 from picopay.outbox.model import Event
 
-# A provider is asked about so many orders at a time, by each worker.
+# At a time, by each worker. Of payments asked for more: each waits for its provider, and for three
+# transactions, longer than it takes to work on.
 CONCURRENCY: Final = 8
+PAYMENTS_CONCURRENCY: Final = 16
 
 # Log events; see docs/reference/logs.md.
 TIMED_OUT: Final = "order.payment_timed_out"
@@ -150,7 +152,7 @@ def consumers(db: Db, gateway: Gateway, timeout_seconds: float) -> tuple[Consume
             alone=own.ask,
             on_dead=unasked.give_up,
             on_buried=unasked.tell,
-            concurrency=CONCURRENCY,
+            concurrency=PAYMENTS_CONCURRENCY,
         ),
         Consumer(POLL.consumer, alone=own.poll, concurrency=CONCURRENCY),
         Consumer(TIMEOUT.consumer, alone=own.time_out, concurrency=CONCURRENCY),
