@@ -74,6 +74,7 @@ _ROUTERS = (
     dead_letters.router,
     operations.router,
 )
+_TOO_LONG = "The target is longer than 8 KiB: told without a body, and the connection is closed."
 DESCRIPTION = "Exactly-once charges on a double-entry ledger. Errors are RFC 9457 problems."
 
 
@@ -265,6 +266,10 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for item in document["paths"].values():
             for operation in item.values():
                 _add_request_id(operation["responses"])
+                if any(
+                    given["in"] in ("path", "query") for given in operation.get("parameters", ())
+                ):
+                    operation["responses"]["414"] = {"description": _TOO_LONG}
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -108,7 +108,7 @@ def test_every_route_documents_its_problems_with_an_example_each() -> None:
         assert operation["summary"], name
         assert len(operation["tags"]) == 1, name
         for status, response in operation["responses"].items():
-            if status == "204":
+            if status in {"204", "414"}:
                 assert "content" not in response, name
                 continue
             if int(status) < 400 or PROBLEM not in response["content"]:
@@ -142,6 +142,9 @@ def test_every_body_and_parameter_is_described() -> None:
 def test_answers_are_described_with_their_headers() -> None:
     for name, operation in operations():
         for status, response in operation["responses"].items():
+            if status == "414":  # told by the server, past all that makes answers
+                assert "headers" not in response
+                continue
             shown = set(response["headers"])
             replayable = (name, status) in {
                 ("POST /charge", "200"),

@@ -13,7 +13,8 @@ from typing import Any, Final, cast
 
 import uvloop
 
-ACCEPTED_A_TURN_MAX: Final = 256
+# So many that a burst is soon let in, and so few that other processes get their share of it.
+ACCEPTED_A_TURN_MAX: Final = 16
 
 
 class Loop(uvloop.Loop):

@@ -78,8 +78,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         door = self._doors.get(data[: data.find(b"\n") + 1])
-        if door is not None and self._refuses(door, data):
-            return
+        if door is not None and self._is_idle():
+            if door.full and (answer := refusal(data)) is not None:
+                self._turn_away(door, answer)
+                return
+            self._entered = door
+            door.inside += 1
         if self._besides_body > HEAD_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
@@ -91,18 +95,15 @@ class HttpProtocol(HttpToolsProtocol):
         while data:
             data = self._feed(data)
 
-    def _refuses(self, door: Door, data: bytes) -> bool:
-        if self._amid_message or self._unanswered() is not None:
-            return False  # it begins no request, or not the one whose answer is the next
-        if not door.full or (answer := refusal(data)) is None:
-            self._entered = door
-            door.inside += 1
-            return False
+    def _is_idle(self) -> bool:
+        """What comes now begins a request, and nobody waits for the answer to another."""
+        return not self._amid_message and self._unanswered() is None
+
+    def _turn_away(self, door: Door, answer: bytes) -> None:
         door.count(self.loop)
         self.transport.write(answer)
         self._arriving_since = None
         self._await_another()
-        return True
 
     def _leave(self) -> None:
         if self._entered is not None:

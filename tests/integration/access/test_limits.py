@@ -417,6 +417,7 @@ async def take_all(limits: Limits, wanted: int) -> tuple[int, float]:
     return sum(ok for ok, _ in found), max(seconds for _, seconds in found)
 
 
+@pytest.mark.usefixtures("quiet")  # it measures
 async def test_a_redis_killed_in_the_middle_changes_no_limit(server: RedisServer) -> None:
     async with opened(server.url, BUDGET_SECONDS) as limits:
         assert (await take_all(limits, 3))[0] == 3
@@ -434,6 +435,7 @@ async def test_a_redis_killed_in_the_middle_changes_no_limit(server: RedisServer
         assert await allowed(limits, subject="new")
 
 
+@pytest.mark.usefixtures("quiet")  # it measures
 async def test_a_frozen_redis_costs_its_budget_once_and_changes_no_limit(
     server: RedisServer,
 ) -> None:
