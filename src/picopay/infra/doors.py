@@ -17,7 +17,17 @@ from picopay.kernel.errors import Overloaded
 Doors = Mapping[bytes, "Door"]  # by the request's first line
 
 _LENGTH: Final = b"\r\ncontent-length:"
+_HOST: Final = b"\r\nhost:"
 _REQUEST_ID: Final = b"\r\nx-request-id:"
+_CONNECTION: Final = b"\r\nconnection:"
+_KEEP_ALIVE: Final = b"\r\nconnection: keep-alive\r\n"
+# Other framing, lines that go on, names that end in a space, and what ends a line for some readers.
+_UNUSUAL: Final = (
+    *(b"\r\ntransfer-encoding", b"\r\nexpect", b"\r\nupgrade"),
+    *(b"\r\n ", b"\r\n\t", b" :", b"\t:", b"\0"),
+)
+HEAD_LINES_MAX: Final = 100
+HEAD_BYTES_MAX: Final = 16 * 1024
 TOLD: Final = "more is waiting than can be done in time"
 
 _ANSWERED: Final = metrics.http_requests.labels("POST", "503")
@@ -67,17 +77,20 @@ def refusal(data: bytes) -> bytes | None:
 
 
 def _whole(head: bytes, body_bytes: int) -> bool:
-    """A body of a known length, and nothing in the head that only the parser can judge."""
-    if (
-        head.count(_LENGTH) != 1
-        or b"\r\ntransfer-encoding:" in head
-        or b"\r\nexpect:" in head
-        or b"\r\nconnection:" in head
-        or b"\r\nupgrade:" in head
+    """A body of a known length, and nothing in the head that only the parser can judge.
+
+    What the parser would read otherwise would be answered here, and be taken for another request.
+    """
+    lines = head.count(b"\r\n")
+    if not (
+        head.count(_LENGTH) == head.count(_HOST) == 1
+        and head.count(b"\n") == head.count(b"\r") == lines <= HEAD_LINES_MAX
+        and len(head) <= HEAD_BYTES_MAX
+        and not any(word in head for word in _UNUSUAL)
+        and head.count(_CONNECTION) == head.count(_KEEP_ALIVE)
     ):
         return False
-    length = _value(head, head.find(_LENGTH) + len(_LENGTH))
-    return length.isdigit() and int(length[:9]) == body_bytes
+    return _value(head, head.find(_LENGTH) + len(_LENGTH)) == b"%d" % body_bytes
 
 
 def _request_id(data: bytes, head: bytes) -> bytes:

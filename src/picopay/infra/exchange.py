@@ -18,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import (
 BODY_DIGITS_MAX: Final = 4  # larger bodies are worth the longer way
 
 # What makes a request more than a head and so many bytes.
-_UNUSUAL: Final = frozenset({b"connection", b"expect", b"transfer-encoding", b"upgrade"})
+_UNUSUAL: Final = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+_KEEP_ALIVE: Final = b"keep-alive"
 _CONTROLS: Final = bytes([*range(32), 127])
 
 
@@ -29,6 +30,7 @@ def is_plain(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
     return (
         len(by_name) == len(headers)
         and _UNUSUAL.isdisjoint(by_name)
+        and by_name.get(b"connection", _KEEP_ALIVE).lower() == _KEEP_ALIVE
         and len(length) <= BODY_DIGITS_MAX
         and length.isdigit()
         and url.startswith(b"/")

@@ -59,6 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._amid_message = False
         self._in_body = False
         self._heard = False
+        self._door: Door | None = None  # through which comes what has begun
         self._entered: Door | None = None
         self._idle_since: float | None = None
         self._arriving_since: float | None = None
@@ -82,8 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
             if door.full and (answer := refusal(data)) is not None:
                 self._turn_away(door, answer)
                 return
-            self._entered = door
-            door.inside += 1
+            self._door = door
         if self._besides_body > HEAD_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
@@ -104,6 +104,12 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(answer)
         self._arriving_since = None
         self._await_another()
+
+    def _enter(self) -> None:
+        """Once the request is whole: who never finishes one must not keep others out."""
+        self._entered, self._door = self._door, None
+        if self._entered is not None:
+            self._entered.inside += 1
 
     def _leave(self) -> None:
         if self._entered is not None:
@@ -211,6 +217,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._amid_message = False
         if not self._reader.should_upgrade():
             self._in_body = False
+            self._enter()
             if isinstance(self.cycle, Exchange):
                 self._start_asgi_task(self.cycle, self._application)
             else:

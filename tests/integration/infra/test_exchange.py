@@ -159,6 +159,7 @@ def without_dates(answered: bytes) -> list[bytes]:
 
 
 PLAIN: Final = {
+    "on a connection to be kept": asked(b"/told", b"Connection: keep-alive\r\n", body=BODY),
     "with a body": asked(b"/told", body=BODY),
     "without a body": b"GET /told HTTP/1.1\r\n" + HOST + b"\r\n",
     "with a query": asked(b"/told?a=1&b=%20", body=BODY).replace(b"%20", b"+"),
@@ -274,6 +275,21 @@ async def test_a_door_counts_who_is_inside_and_who_has_left(port: int, app: App)
     for _, writer in callers:
         writer.close()
         await writer.wait_closed()
+
+
+async def test_who_never_finishes_a_request_is_not_inside(port: int, app: App) -> None:
+    whole = asked(b"/charge", body=BODY)
+    slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CALLERS)]
+    for number, (_, writer) in enumerate(slow):
+        writer.write(whole[: len(line("POST", "/charge")) if number % 2 else -1])
+    await asyncio.sleep(0.2)
+    assert app.door.inside == 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(whole)
+    assert b"200" in await reader.readline()
+    for _, done in [*slow, (reader, writer)]:
+        done.close()
+        await done.wait_closed()
 
 
 async def test_all_who_connect_to_a_busy_server_are_let_in_at_once(port: int) -> None:

@@ -87,6 +87,19 @@ def test_a_door_is_full_for_as_many_as_are_inside() -> None:
         (HEAD + b"Transfer-Encoding: chunked\r\n", BODY),
         (HEAD + b"Expect: 100-continue\r\n", BODY),
         (HEAD + b"Connection: close\r\n", BODY),
+        (HEAD + b"Connection: keep-alive, close\r\n", BODY),
+        (HEAD + b"Transfer-Encoding : chunked\r\n", BODY),
+        (HEAD + b"X-A: b\nContent-Length: 0\r\n", BODY),
+        (HEAD + b"X-A: b\n Transfer-Encoding: chunked\r\n", BODY),
+        (HEAD + b"X-A: b\rContent-Length: 0\r\n", BODY),
+        (HEAD + b"X-A: b\r\n folded\r\n", BODY),
+        (HEAD + b"X-A: b\0c\r\n", BODY),
+        (HEAD + b"Host: y\r\n", BODY),
+        (HEAD + b"X-A: " + b"x" * 20_000 + b"\r\n", BODY),
+        (HEAD + b"X-A: b\r\n" * 100, BODY),
+        (b"Content-Length: %d\r\n" % len(BODY), BODY),
+        (b"Host: x\r\nContent-Length: 0%d\r\n" % len(BODY), BODY),
+        (b"Host: x\r\nContent-Length: 000000000057\r\n", b""),
         (HEAD + b"Content-Length: 3\r\n", BODY),
         (b"Content-Length: -14\r\n", BODY),
         (b"Content-Length: 014x\r\n", BODY),
@@ -98,3 +111,7 @@ def test_what_only_the_parser_can_judge_is_let_in(head: bytes, body: bytes) -> N
 
 def test_a_head_that_is_not_there_yet_is_let_in() -> None:
     assert refusal(LINE + b"Host: x\r\n") is None
+
+
+def test_who_asks_to_keep_the_connection_is_refused_like_any_other() -> None:
+    assert asked(HEAD + b"Connection: keep-alive\r\n") is not None
