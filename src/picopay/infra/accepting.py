@@ -8,7 +8,6 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Final, cast
 
 import uvloop
@@ -47,6 +46,8 @@ class _Server:
             self._loop.remove_reader(listener)
             listener.close()
         self._listeners.clear()
+        for task in self._tasks:  # nobody has heard a word of theirs
+            task.cancel()
         self._server.close()
 
     async def wait_closed(self) -> None:
@@ -63,6 +64,8 @@ class _Server:
             task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, accepted: socket.socket) -> None:
-        with suppress(OSError):  # who is gone already
+        try:
             accepted.settimeout(0)
             await self._loop.connect_accepted_socket(self._protocol_factory, accepted)
+        except (OSError, asyncio.CancelledError):  # gone already; or the server ends meanwhile
+            accepted.close()
