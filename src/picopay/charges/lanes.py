@@ -50,8 +50,7 @@ class Lanes:
     def __init__(self, db: Db) -> None:
         self._db = db
         self._loop = asyncio.get_running_loop()
-        arrivals = Arrivals()
-        self._singles, self._single_items = _Lane(db, arrivals), arrivals.items
+        self._singles = _Lane(db, Arrivals())
         self._bulk = [_Lane(db, Arrivals()) for _ in range(BULK_LANES)]
         self._late = Late()
         self._late_lane = _Lane(db, self._late)
@@ -74,7 +73,7 @@ class Lanes:
         """
         room = self._singles.pace.room
         apart = len(self._apart)
-        return len(self._single_items) >= room or inside - apart >= room + BATCH_MAX
+        return len(self._singles.queue) >= room or inside - apart >= room + BATCH_MAX
 
     def put(self, waiting: Waiting) -> None:
         self._callers[waiting.future] = len(waiting.commands)

@@ -19,22 +19,22 @@ class Arrivals:
     """First come, first served; but who has to wait for a payer does not keep the others."""
 
     def __init__(self) -> None:
-        self.items: deque[Item] = deque()
+        self._items: deque[Item] = deque()
         self._busy_since: dict[AccountId, float] = {}
         self._put_back = 0
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self._items)
 
     @property
     def only_busy(self) -> bool:
-        return 0 < self._put_back == len(self.items)
+        return 0 < self._put_back == len(self._items)
 
     def put(self, item: Item) -> None:
-        self.items.append(item)
+        self._items.append(item)
 
     def take(self, most: int = BATCH_MAX) -> list[Item]:
-        return _taken(self.items, most)
+        return _taken(self._items, most)
 
     def put_back(self, busy: Sequence[Item]) -> list[Item]:
         """Keep the items for the next batch, but for those busy for too long: they are returned."""
@@ -43,7 +43,7 @@ class Arrivals:
         self._busy_since = {payer: before.get(payer, now) for payer in payers}
         late = {payer for payer, since in self._busy_since.items() if now - since > BUSY_SECONDS}
         kept = [item for item in busy if item.command.payer not in late]
-        self.items.extendleft(reversed(kept))
+        self._items.extendleft(reversed(kept))
         self._put_back = len(kept)
         return [item for item in busy if item.command.payer in late]
 

@@ -1,4 +1,4 @@
-"""An event loop that lets in all who wait for it, not one connection a turn as uvloop does.
+"""An event loop for uvicorn that lets in all who wait, not one connection a turn as uvloop does.
 
 A turn of a busy server takes tens of milliseconds. One at a time, a thousand clients that connect
 at once would be let in over half a minute, and a probe that asks for its health stands behind them.
@@ -8,9 +8,11 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, cast
 
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # So many that a burst is soon let in, and so few that other processes get their share of it.
 ACCEPTED_A_TURN_MAX: Final = 16
@@ -46,8 +48,6 @@ class _Server:
             self._loop.remove_reader(listener)
             listener.close()
         self._listeners.clear()
-        for task in self._tasks:  # nobody has heard a word of theirs
-            task.cancel()
         self._server.close()
 
     async def wait_closed(self) -> None:
@@ -64,8 +64,8 @@ class _Server:
             task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, accepted: socket.socket) -> None:
-        try:
-            accepted.settimeout(0)
-            await self._loop.connect_accepted_socket(self._protocol_factory, accepted)
-        except (OSError, asyncio.CancelledError):  # gone already; or the server ends meanwhile
-            accepted.close()
+        accepted.settimeout(0)
+        with suppress(OSError):  # who is gone already
+            made = await self._loop.connect_accepted_socket(self._protocol_factory, accepted)
+            if not self._listeners:  # the server has ended meanwhile, and told the others so
+                cast("HttpToolsProtocol", made[1]).shutdown()

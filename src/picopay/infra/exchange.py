@@ -1,8 +1,8 @@
 """One request that has come whole, and its answer in one piece: how nearly all of them are.
 
 uvicorn's own way is made for bodies that come and go in parts: it wakes the application for each,
-looks at each header twice, and writes the head before the body. To a charge that adds a fifth. So
-what is plain goes this way, and what is not goes uvicorn's.
+looks at each header twice, and writes the head before the body. What is plain goes this way, and
+what is not goes uvicorn's.
 """
 
 import asyncio

@@ -107,8 +107,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _enter(self) -> None:
         """Once the request is whole: who never finishes one must not keep others out."""
-        self._entered, self._door = self._door, None
-        if self._entered is not None:
+        if self._door is not None:  # of requests behind each other, the first
+            self._entered, self._door = self._door, None
             self._entered.inside += 1
 
     def _leave(self) -> None:

@@ -2,20 +2,18 @@
 
 import asyncio
 import socket
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 from tests.embedded.world import wait_until
+from tests.integration.infra.serving import serving
 
 from picopay.infra.accepting import Loop
 from picopay.infra.doors import Door, line
 from picopay.infra.exchange import BODY_DIGITS_MAX, Exchange
-from picopay.infra.protocol import HttpProtocol
 
 HOST: Final = b"Host: x\r\n"
 CLOSE: Final = b"Connection: close\r\n"
@@ -23,8 +21,6 @@ LAST: Final = b"GET /last HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
 BODY: Final = b'{"user_id": 1}'
 BUSY_SECONDS: Final = 0.05
 CALLERS: Final = 150
-
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class App:
@@ -105,25 +101,8 @@ def app() -> App:
 
 @pytest.fixture
 def port(app: App) -> Iterator[int]:
-    config = uvicorn.Config(
-        app,
-        http=HttpProtocol,
-        loop="picopay.infra.accepting:Loop",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        proxy_headers=False,
-        access_log=False,
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0), backlog=CALLERS) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        wait_until(lambda: server.started)
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
+    with serving(app) as listening:
+        yield listening
 
 
 @pytest.fixture
@@ -256,6 +235,7 @@ async def test_requests_behind_each_other_are_answered_in_order(
     assert [scope["path"] for _, scope, _ in app.seen] == ["/charge", "/told", "/last"]
     bodies = [answer.partition(b"\r\n\r\n")[2] for answer in answered.split(b"HTTP/1.1 ")[1:]]
     assert bodies == [b"charged", b"told", b"told"]
+    assert (app.insides, app.door.inside) == ([1, 0, 0], 0)
 
 
 async def test_a_door_counts_who_is_inside_and_who_has_left(port: int, app: App) -> None:

@@ -3,20 +3,18 @@
 import asyncio
 import json
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
-from tests.embedded.world import wait_until
+from tests.integration.infra.serving import serving
 
 from picopay.infra import protocol
-from picopay.infra.protocol import HEAD_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX, HttpProtocol
+from picopay.infra.protocol import HEAD_BYTES_MAX, HEADERS_MAX, URL_BYTES_MAX
 
 POST: Final = b"POST /told HTTP/1.1\r\nHost: x\r\n"
 GET: Final = b"GET /told HTTP/1.1\r\nHost: x\r\n"
@@ -56,18 +54,8 @@ def told() -> Told:
 
 @pytest.fixture(scope="module")
 def port(told: Told) -> Iterator[int]:
-    """A server of this process's own, configured as `picopay serve` configures it."""
-    config = uvicorn.Config(
-        told, http=HttpProtocol, ws="none", lifespan="off", loop="uvloop", log_config=None
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        wait_until(lambda: server.started)
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
+    with serving(told) as listening:
+        yield listening
 
 
 @pytest.fixture(autouse=True)
