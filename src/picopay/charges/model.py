@@ -7,7 +7,7 @@ from uuid import UUID
 from picopay.idempotency.model import KeyId, Operation
 from picopay.kernel.errors import Refused
 from picopay.kernel.money import Money
-from picopay.ledger.model import AccountId, merchant_owner, user_owner
+from picopay.ledger.model import AccountId, merchant_account, user_owner
 
 # Looked up once: as a member of its class it costs a call of Python's each time.
 _CHARGE: Final = Operation.CHARGE
@@ -34,7 +34,7 @@ class ChargeCommand(NamedTuple):
         cls, charge_id: UUID, merchant_id: str, user_id: int, money: Money, key: str | None
     ) -> Self:
         payer = AccountId(user_owner(user_id), money.currency)
-        merchant = AccountId(merchant_owner(merchant_id), money.currency)
+        merchant = merchant_account(merchant_id, money.currency)
         key_id = KeyId(key, merchant_id, _CHARGE) if key else None
         return cls(charge_id, merchant_id, user_id, money, key, payer, merchant, key_id)
 
@@ -101,7 +101,7 @@ class RefundCommand(NamedTuple):
 
     @property
     def merchant(self) -> AccountId:
-        return AccountId(merchant_owner(self.charge.merchant_id), self.charge.money.currency)
+        return merchant_account(self.charge.merchant_id, self.charge.money.currency)
 
 
 class Refund(NamedTuple):

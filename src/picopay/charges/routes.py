@@ -27,6 +27,7 @@ from picopay.charges.schemas import (
     ChargeQuery,
     ListedChargeOut,
     charge_json,
+    plain_items,
     result_json,
 )
 from picopay.charges.store import Filter
@@ -163,7 +164,7 @@ async def post_batch(request: Request) -> Response:
     async with slots:
         read: list[ChargeCommand | bytes] = []
         async for items in _by_turns(parse(body, ChargeBatchIn).charges):
-            read += [_read_item(item, caller) for item in items]
+            read += [_command(item, caller) for item in plain_items(items) or items]
     commands = [item for item in read if isinstance(item, ChargeCommand)]
     batcher: Batcher = request.app.state.batcher
     decisions = await batcher.charge_many(commands, hung_up(request.scope))
@@ -195,10 +196,12 @@ def _count_all(decisions: Sequence[Decision]) -> None:
             _count(decision.reason)
 
 
-def _read_item(item: object, caller: Caller) -> ChargeCommand | bytes:
+def _command(item: object, caller: Caller) -> ChargeCommand | bytes:
     """What the item asks for, or its result if it is not valid."""
     try:
-        return validate(item, BatchItemIn, "the item is not valid").to_item_command(caller)
+        if not isinstance(item, BatchItemIn):
+            item = validate(item, BatchItemIn, "the item is not valid")
+        return item.to_item_command(caller)
     except Refused as refused:
         return _rejected(refused)
 

@@ -1,17 +1,19 @@
 """What a charge looks like on the wire. The first answer and its replays are one rendering."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from picopay.access.model import Caller
 from picopay.charges.model import Charge, ChargeCommand, ListedCharge
-from picopay.idempotency.rules import parse_uuid_key
+from picopay.idempotency.rules import uuid_key
 from picopay.infra.ids import new_id
-from picopay.infra.routing import AmountIn, CurrencyIn, MoneyOut, Page, UserIdIn
+from picopay.infra.routing import USER_ID_MAX, AmountIn, CurrencyIn, MoneyOut, Page, UserIdIn
 from picopay.kernel.money import Money
 
 BATCH_ITEMS_MAX: Final = 5000
@@ -40,9 +42,29 @@ class BatchItemIn(ChargeIn):
     idempotency_key: str | None = Field(None, description="A UUID; replays as the header would.")
 
     def to_item_command(self, caller: Caller) -> ChargeCommand:
+        """Raises `Invalid` as `to_command`, and `KeyInvalid`."""
         given = self.idempotency_key
-        key = None if given is None else parse_uuid_key([given.encode(errors="replace")])
-        return self.to_command(caller, key)
+        return self.to_command(caller, None if given is None else uuid_key(given))
+
+
+class _PlainItemIn(BatchItemIn):
+    """As most clients write an item: with nothing that must be looked at in Python."""
+
+    model_config = ConfigDict(strict=True)
+
+    user_id: Annotated[int, Field(ge=1, le=USER_ID_MAX)]
+    amount: int | Decimal
+
+
+_PLAIN_ITEMS: Final = TypeAdapter(list[_PlainItemIn])
+
+
+def plain_items(items: Sequence[object]) -> list[_PlainItemIn] | None:
+    """The items of a batch, read all at once in a third of the time, if all are plain."""
+    try:
+        return _PLAIN_ITEMS.validate_python(items)
+    except ValidationError:
+        return None
 
 
 class ChargeBatchIn(BaseModel):
@@ -101,7 +123,7 @@ def _transaction_and_balance(charge: Charge) -> str:
 
 
 def _quoted(key: str | None) -> str:
-    return "null" if key is None else f'"{key}"'  # a UUID, as `parse_uuid_key` has written it
+    return "null" if key is None else f'"{key}"'  # a UUID, as `uuid_key` has written it
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,15 @@ def parse_uuid_key(values: Sequence[bytes]) -> str | None:
         return None
     if len(values) > 1:
         raise KeyInvalid("the Idempotency-Key header must be sent once")
-    text = values[0].decode("latin-1")
+    return uuid_key(values[0].decode("latin-1"))
+
+
+def uuid_key(text: str) -> str:
+    """A UUID in lower case with hyphens. Raises `KeyInvalid`."""
     if _CANONICAL.fullmatch(text):
         return text
     if not _UUID.fullmatch(text):
-        raise KeyInvalid("the Idempotency-Key header must be a UUID")
+        raise KeyInvalid("the idempotency key must be a UUID")
     return str(UUID(text))
 
 

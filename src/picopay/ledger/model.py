@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -76,8 +77,10 @@ def may_overdraw(owner: str) -> bool:
     return owner == WORLD or owner.startswith(("external:", "provider:"))
 
 
-def merchant_owner(merchant_id: str) -> str:
-    return f"merchant:{merchant_id}"
+@lru_cache(1024)
+def merchant_account(merchant_id: str, currency: str) -> AccountId:
+    """Made once for many charges: there are few merchants."""
+    return AccountId(f"merchant:{merchant_id}", currency)
 
 
 def user_owner(user_id: int) -> str:

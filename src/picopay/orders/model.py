@@ -9,7 +9,7 @@ from uuid import UUID
 from picopay.idempotency.model import KeyId, Operation
 from picopay.kernel.errors import Refused
 from picopay.kernel.money import Money
-from picopay.ledger.model import AccountId, merchant_owner
+from picopay.ledger.model import AccountId, merchant_account
 
 SHOP: Final = "default"  # the merchant that orders are paid to
 KEYS_OF: Final = "shop"  # whose idempotency keys storefronts use: they have no API key
@@ -150,7 +150,7 @@ class Stored(NamedTuple):
 
     @property
     def shop(self) -> AccountId:
-        return AccountId(merchant_owner(SHOP), self.order.total.currency)
+        return merchant_account(SHOP, self.order.total.currency)
 
 
 class Shop(NamedTuple):

@@ -1,16 +1,21 @@
 """A charge as it is answered: what is put together by hand is what a JSON library would write."""
 
+from decimal import Decimal
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from picopay.charges.model import Charge
 from picopay.charges.schemas import (
+    BatchItemIn,
     BatchResultOut,
     ChargeOut,
     TransactionOut,
     charge_json,
+    plain_items,
     result_json,
 )
 from picopay.infra.ids import new_id
@@ -52,3 +57,30 @@ def test_a_balance_below_one_unit_keeps_its_decimals() -> None:
     charge = a_charge(new_id(), Money(100, "USD"), None, balance=5)
     assert b'"new_balance":0.05}' in charge_json(charge)
     assert orjson.loads(charge_json(charge))["new_balance"] == 0.05
+
+
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.decimals(), st.text(max_size=5),
+    st.sampled_from([1, 2**63 - 1, 2**63, "1", "19.99", Decimal("1e400"), [], {}]),
+)  # fmt: skip
+FIELDS = st.sampled_from(["user_id", "amount", "currency", "idempotency_key", "note"])
+PLAIN = {"user_id": 1, "amount": Decimal("19.99"), "currency": "USD", "idempotency_key": KEYS[1]}
+
+
+@given(st.dictionaries(FIELDS, ANYTHING), st.sets(FIELDS))
+def test_what_is_plain_reads_as_it_does_the_long_way(
+    changed: dict[str, object], left_out: set[str]
+) -> None:
+    item = {k: v for k, v in (PLAIN | changed).items() if k not in left_out}
+    if (plain := plain_items([item])) is not None:
+        assert plain[0].model_dump() == BatchItemIn.model_validate(item).model_dump()
+
+
+def test_what_most_clients_send_is_plain() -> None:
+    without_key = {k: v for k, v in PLAIN.items() if k != "idempotency_key"}
+    assert plain_items([PLAIN, without_key, PLAIN | {"amount": 19}]) is not None
+
+
+@pytest.mark.parametrize("other", [PLAIN | {"amount": "19.99"}, PLAIN | {"user_id": True}, 7])
+def test_one_item_that_is_not_plain_sends_all_the_long_way(other: object) -> None:
+    assert plain_items([PLAIN, other]) is None
