@@ -74,6 +74,7 @@ _ROUTERS = (
     dead_letters.router,
     operations.router,
 )
+_HOT = charges.HOT | orders.HOT | transfers.HOT
 _TOO_LONG = "The target is longer than 8 KiB: told without a body, and the connection is closed."
 DESCRIPTION = "Exactly-once charges on a double-entry ledger. Errors are RFC 9457 problems."
 
@@ -106,8 +107,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     assert isinstance(last_resort, ServerErrorMiddleware)
     doors: dict[bytes, Door] = {}  # filled when the queues behind them are made
     app.state.doors = doors
-    edge = Edge(app, last_resort.app, charges.HOT, doors)
-    inner = Traced(edge, charges.HOT) if tracing.is_on() else edge
+    edge = Edge(app, last_resort.app, _HOT, doors)
+    inner = Traced(edge, _HOT) if tracing.is_on() else edge
     app.middleware_stack = _for_browsers(inner, settings.allowed_origins)
     return app
 

@@ -197,3 +197,7 @@ async def post_callback(request: Request) -> Response:
     log.info("payment.told", **payments.told(told.order_id, settlement), result=told.status)
     endings.settled(told.order_id, settlement)
     return Json(SettledOut())
+
+
+# Called by the edge, as those of charges are.
+HOT: Final = {("POST", "/orders"): post_order, ("POST", "/payments/callback"): post_callback}

@@ -112,3 +112,7 @@ async def get_transaction(
         await guards.require(request, Scope.TRANSACTIONS)
     db: Db = request.app.state.db
     return Json(TransferOut.of(await service.show(db, transaction_id)))
+
+
+# Called by the edge, as those of charges are.
+HOT: Final = {("POST", f"{router.prefix}/webhooks/transactions"): post_webhook}
