@@ -15,13 +15,13 @@ from procrastinate.types import JSONDict
 
 from picopay import schema
 from picopay.infra.db import Db
-from picopay.infra.ids import new_id
+from picopay.infra.ids import new_id, process_name
 from picopay.infra.tx import Tx
 from picopay.outbox import service
 from picopay.outbox.bell import Announcer, Bell, Listener
 from picopay.outbox.consumer import Consumer
 from picopay.outbox.model import Claim, Event, Holder, NewEvent
-from picopay.outbox.relay import Relay, Terms, worker_name
+from picopay.outbox.relay import Relay, Terms
 from picopay.outbox.rules import Policy
 
 BATCH: Final = 50
@@ -84,7 +84,7 @@ async def _work_picopay(url: str, called: Done, done: Done) -> None:
     consumer = Consumer(CONSUMER, together=nothing, batch_max=BATCH)
     bell = Bell()
     listener = Listener(db, bell)
-    terms = Terms(Holder(worker_name(), 30), Policy(), lambda: 0.5)
+    terms = Terms(Holder(process_name(), 30), Policy(), lambda: 0.5)
     relay = Relay(db, [consumer], terms, bell)
     try:
         await asyncio.Event().wait()

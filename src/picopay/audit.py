@@ -10,6 +10,7 @@ from picopay.charges import check as charges
 from picopay.infra import metrics, sessions
 from picopay.infra.checks import DRIFTS_NAMED_MAX, Invariant
 from picopay.infra.db import Db
+from picopay.infra.ids import process_name
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings
 from picopay.infra.tx import Tx
@@ -17,7 +18,6 @@ from picopay.ledger import check as ledger
 from picopay.orders import check as orders
 from picopay.outbox import service as outbox
 from picopay.outbox.chores import ROUNDS_HELD, Rounds
-from picopay.outbox.relay import worker_name
 from picopay.transfers import check as transfers
 
 INVARIANTS: Final = (
@@ -68,7 +68,7 @@ class Auditor:
     def __init__(self, settings: Settings) -> None:
         assert settings.database_url is not None
         self._url = settings.database_url
-        self._owner = worker_name()
+        self._owner = process_name()
         self._every_seconds = settings.ledger_check_interval_seconds
         self._look_seconds = min(LOOK_SECONDS, self._every_seconds)
         # Not at once: whoever starts has more urgent work.

@@ -8,6 +8,7 @@ from picopay.fake_payments import handlers as fake_payments
 from picopay.infra import sessions
 from picopay.infra.db import Db
 from picopay.infra.http import Http
+from picopay.infra.ids import process_name
 from picopay.infra.settings import Settings
 from picopay.orders import handlers as orders
 from picopay.orders.gateway import Gateway
@@ -15,7 +16,7 @@ from picopay.outbox.bell import Bell, Listener
 from picopay.outbox.chores import Chores, Sampler
 from picopay.outbox.consumer import Consumer
 from picopay.outbox.model import Holder
-from picopay.outbox.relay import Relay, Terms, worker_name
+from picopay.outbox.relay import Relay, Terms
 from picopay.outbox.rules import Policy
 from picopay.transfers.handlers import TRANSFERS
 
@@ -51,7 +52,7 @@ class Worker:
             session=sessions.BACKGROUND,
         )
         policy = Policy(settings.outbox_max_attempts, settings.outbox_retry_base_delay_seconds)
-        owner = worker_name()
+        owner = process_name()
         holder = Holder(owner, settings.outbox_lease_seconds)
         heard = bell or Bell()
         self._listener = None if bell else Listener(self._db, heard)

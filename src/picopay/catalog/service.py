@@ -135,20 +135,16 @@ async def change(db: Db, product_id: UUID, wanted: Change) -> Product:
     A commit in doubt is run again: what is wanted is told in absolute terms.
     """
 
-    async def work() -> tuple[Product, Product]:
-        try:
-            async with db.begin(lock_timeout_ms=LOCK_TIMEOUT_MS) as tx:
-                before = await _lock(tx, product_id)
-                if (after := rules.changed(before, wanted)) != before:
-                    await store.save(tx, after)
-                await move_stock(tx, rules.adjusted(before, wanted))
-                saved = await store.select_product(tx, product_id)
-        except CommitInDoubt as error:
-            raise ConnectionLost(str(error)) from error
+    async def work(tx: Tx) -> tuple[Product, Product]:
+        before = await _lock(tx, product_id)
+        if (after := rules.changed(before, wanted)) != before:
+            await store.save(tx, after)
+        await move_stock(tx, rules.adjusted(before, wanted))
+        saved = await store.select_product(tx, product_id)
         assert saved is not None
         return before, saved
 
-    before, after = await db.retrying(work)
+    before, after = await db.repeating(work, lock_timeout_ms=LOCK_TIMEOUT_MS)
     if changed := rules.differences(before, after):
         log.info("product.changed", product_id=str(product_id), changed=changed)
     return after
@@ -166,15 +162,11 @@ async def _lock(tx: Tx, product_id: UUID) -> Product:
 async def archive(db: Db, product_id: UUID) -> None:
     """Listed and sold no more; twice is no error. Raises `ProductNotFound`."""
 
-    async def work() -> bool:
-        try:
-            async with db.begin(lock_timeout_ms=LOCK_TIMEOUT_MS) as tx:
-                archived = await store.mark_archived(tx, product_id)
-                if not archived and await store.select_product(tx, product_id) is None:
-                    raise ProductNotFound(product_id)
-                return archived
-        except CommitInDoubt as error:
-            raise ConnectionLost(str(error)) from error
+    async def work(tx: Tx) -> bool:
+        archived = await store.mark_archived(tx, product_id)
+        if not archived and await store.select_product(tx, product_id) is None:
+            raise ProductNotFound(product_id)
+        return archived
 
-    if await db.retrying(work):
+    if await db.repeating(work, lock_timeout_ms=LOCK_TIMEOUT_MS):
         log.info("product.archived", product_id=str(product_id))

@@ -100,17 +100,13 @@ async def refund(db: Db, payment_id: UUID) -> bool:
     Raises `FakePaymentNotFound`, `FakePaymentNotRefundable`.
     """
 
-    async def work() -> bool:
-        try:
-            async with db.begin() as tx:
-                due = rules.decide_refund(await _find(tx, payment_id, lock=True))
-                if due:
-                    await store.mark_refunded(tx, payment_id)
-        except CommitInDoubt as error:
-            raise ConnectionLost(str(error)) from error
+    async def work(tx: Tx) -> bool:
+        due = rules.decide_refund(await _find(tx, payment_id, lock=True))
+        if due:
+            await store.mark_refunded(tx, payment_id)
         return due
 
-    return await db.retrying(work)
+    return await db.repeating(work)
 
 
 async def _find(tx: Tx, payment_id: UUID, *, lock: bool = False) -> Payment:

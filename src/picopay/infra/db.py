@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -18,12 +18,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool
-from sqlalchemy.util.concurrency import greenlet_spawn
 
 from picopay.infra import metrics, pools, sessions
+from picopay.infra.driver import is_lost
 from picopay.infra.logs import log
 from picopay.infra.settings import Settings
-from picopay.infra.sqlstates import PASSING, is_away, sqlstate
+from picopay.infra.sqlstates import PASSING, sqlstate
 from picopay.infra.tx import Tx
 from picopay.infra.urls import sqlalchemy_url
 from picopay.kernel.errors import Refused
@@ -157,7 +157,7 @@ class Db:
                 await driver.execute(begin, timeout=BOUNDARY_TIMEOUT_SECONDS)
             yield Tx(connection, driver)
         except BaseException as error:
-            if _is_lost(error, driver):
+            if is_lost(error, driver):
                 await self._give_up(connection, driver, pool)
                 raise ConnectionLost(str(error)) from error
             await _roll_back(connection, driver)
@@ -171,7 +171,7 @@ class Db:
             tag = await driver.execute(command, timeout=BOUNDARY_TIMEOUT_SECONDS)
             assert tag == "COMMIT", "an aborted transaction answers ROLLBACK"
         except BaseException as error:
-            if isinstance(error, asyncpg.PostgresError) and not _is_lost(error, driver):
+            if isinstance(error, asyncpg.PostgresError) and not is_lost(error, driver):
                 await connection.invalidate()
                 raise
             await self._give_up(connection, driver, pool)
@@ -198,8 +198,7 @@ class Db:
             return
         self.on_lost()
         await self._engine.dispose(close=False)
-        event.listen(pool, "checkin", _throw_away)
-        closing = asyncio.create_task(_close_idle(pool))
+        closing = asyncio.create_task(pools.drain(pool, CLOSE_TIMEOUT_SECONDS))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -212,7 +211,7 @@ class Db:
             try:
                 yield Tx(connection, driver)
             except Exception as error:
-                if not _is_lost(error, driver):
+                if not is_lost(error, driver):
                     raise
                 await self._give_up(connection, driver, pool)
                 raise ConnectionLost(str(error)) from error
@@ -301,6 +300,23 @@ class Db:
             metrics.transactions_retried.inc()
             await asyncio.sleep(PAUSE_SECONDS)
 
+    async def repeating(
+        self, work: Callable[[Tx], Awaitable[T]], *, lock_timeout_ms: int | None = None
+    ) -> T:
+        """One transaction that finds what an earlier run of it has made, or makes it.
+
+        So one whose COMMIT is in doubt is run again too. Raises `DatabaseUnavailable`.
+        """
+
+        async def once() -> T:
+            try:
+                async with self.begin(lock_timeout_ms=lock_timeout_ms) as tx:
+                    return await work(tx)
+            except CommitInDoubt as error:
+                raise ConnectionLost(str(error)) from error
+
+        return await self.retrying(once)
+
     async def ping(self) -> bool:
         async with self.read() as tx:
             return await tx.driver.fetchval("SELECT true") is True
@@ -318,16 +334,6 @@ class Db:
                 await self._engine.dispose()
 
 
-def _throw_away(_connection: object, record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's record
-    record.invalidate()
-
-
-async def _close_idle(pool: Pool) -> None:
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-            await greenlet_spawn(pool.dispose)
-
-
 async def _driver_of(connection: AsyncConnection) -> asyncpg.Connection:
     raw = await connection.get_raw_connection()
     return raw.driver_connection  # pyright: ignore[reportReturnType] - asyncpg's own
@@ -338,12 +344,3 @@ async def _roll_back(connection: AsyncConnection, driver: asyncpg.Connection) ->
         await driver.execute("ROLLBACK", timeout=BOUNDARY_TIMEOUT_SECONDS)
     except BaseException:  # noqa: BLE001 - a connection that cannot even roll back is thrown away
         await connection.invalidate()
-
-
-def _is_lost(error: BaseException, driver: asyncpg.Connection) -> bool:
-    if isinstance(error, TimeoutError) or is_away(error):  # a command that nobody answers any more
-        return True
-    if isinstance(error, asyncpg.InternalClientError):
-        # The driver has heard the server's last words, but not yet that the connection is closed.
-        return True
-    return driver.is_closed() and isinstance(error, (OSError, DBAPIError, asyncpg.InterfaceError))

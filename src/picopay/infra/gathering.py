@@ -3,12 +3,14 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from time import monotonic
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from opentelemetry.trace import Span
 
 from picopay.infra import tracing
+from picopay.infra.db import CommitInDoubt
 from picopay.infra.logs import log
 from picopay.infra.shedding import Pace
 from picopay.kernel.errors import Overloaded, Refused
@@ -37,9 +39,8 @@ class Gatherer(Generic[C, R]):
         self._commit = commit
         self._queue: deque[_Waiting[C, R]] = deque()
         self._pace = Pace(BATCH_MAX)
-        self._arrived = asyncio.Event()
         self._closing = False
-        self._loop = asyncio.create_task(self._run())
+        self._work: asyncio.Task[None] | None = None
 
     def full(self, _inside: int = 0) -> bool:
         """Whoever waits for a lock is inside too, and in nobody's way."""
@@ -54,21 +55,19 @@ class Gatherer(Generic[C, R]):
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         waiting = _Waiting(command, result, tracing.current())
         self._queue.append(waiting)
-        self._arrived.set()
+        if self._work is None or self._work.done():
+            # For many callers: neither the request nor the trace of the one who came first.
+            self._work = asyncio.get_running_loop().create_task(self._run(), context=Context())
         return await waiting.result
 
     async def close(self) -> None:
         """Commit everything that was accepted, then stop."""
         self._closing = True
-        self._arrived.set()
-        await self._loop
+        if self._work is not None:
+            await self._work
 
     async def _run(self) -> None:
-        while self._queue or not self._closing:
-            self._arrived.clear()
-            if not self._queue:
-                await self._arrived.wait()
-                continue
+        while self._queue:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_MAX))]
             began = monotonic()
             await self._settle(batch)
@@ -80,7 +79,7 @@ class Gatherer(Generic[C, R]):
             with tracing.batch(self._what, (waiting.span for waiting in batch)):
                 results = await self._commit([waiting.command for waiting in batch])
         except Exception as error:  # noqa: BLE001 - whatever it is, its callers must be answered
-            if len(batch) > 1 and not isinstance(error, Refused):
+            if len(batch) > 1 and not isinstance(error, (Refused, CommitInDoubt)):
                 log.warning("batch.isolated", what=self._what, size=len(batch), error=str(error))
                 middle = len(batch) // 2
                 await self._settle(batch[:middle])

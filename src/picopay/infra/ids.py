@@ -1,6 +1,8 @@
 """Identity: time-ordered ids made by the application, never by a sequence."""
 
-from uuid import UUID
+import os
+import socket
+from uuid import UUID, uuid4
 
 import uuid_utils
 from asyncpg.pgproto import pgproto
@@ -17,3 +19,8 @@ def new_id() -> UUID:
 def new_id_text() -> str:
     """As `new_id`, for where only its text is wanted."""
     return str(uuid_utils.uuid7())
+
+
+def process_name() -> str:
+    """Of this start of this process: never one that another has had."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"

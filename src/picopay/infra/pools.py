@@ -1,11 +1,15 @@
-"""How many connections the pools of this process have in use, for its metrics page."""
+"""Pools of connections: how many are in use, for the metrics page, and how one is drained."""
 
+import asyncio
 from collections import Counter
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from picopay.infra import metrics
 
@@ -29,3 +33,15 @@ def measure() -> None:
     for name, most in connections_max.items():
         metrics.connections_in_use.labels(name).set(in_use[name])
         metrics.connections_max.labels(name).set(most)
+
+
+async def drain(pool: Pool, seconds_max: float) -> None:
+    """Close the connections that are idle, and each that is in use when it is given back."""
+    event.listen(pool, "checkin", _throw_away)
+    with suppress(Exception):
+        async with asyncio.timeout(seconds_max):
+            await greenlet_spawn(pool.dispose)
+
+
+def _throw_away(_connection: object, record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's record
+    record.invalidate()

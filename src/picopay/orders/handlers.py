@@ -1,6 +1,7 @@
 """What happens to orders later: payments are asked for, polled, timed out and given back."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -8,10 +9,11 @@ import orjson
 
 from picopay.infra import metrics
 from picopay.infra.db import Db
+from picopay.infra.gathering import Gatherer
 from picopay.infra.http import Unanswered, Unreachable
 from picopay.infra.logs import log
 from picopay.infra.tx import Tx
-from picopay.orders import endings, payments, rules
+from picopay.orders import asking, endings, payments, rules, saga
 from picopay.orders.gateway import Gateway, ProviderFailed
 from picopay.orders.model import (
     PAYMENTS,
@@ -19,11 +21,14 @@ from picopay.orders.model import (
     REFUND,
     TIMEOUT,
     WALLETS,
+    Ask,
+    Name,
+    Order,
     Provider,
     Word,
     order_of,
 )
-from picopay.orders.rules import Settlement
+from picopay.orders.rules import Busy, Settlement
 from picopay.outbox.consumer import Consumer
 from picopay.outbox.errors import NotYet, Permanent
 from picopay.outbox.model import Event
@@ -48,15 +53,22 @@ class Payments:
         self._db = db
         self._gateway = gateway
         self._timeout_seconds = timeout_seconds
+        self._asks = Gatherer("payments to be asked for", self._ask_together)
+        self._names = Gatherer("payments to be bound", partial(asking.bind_together, db))
+
+    async def _ask_together(self, asks: Sequence[Ask]) -> list[Order | Busy | None]:
+        return await asking.ask_together(self._db, asks, self._timeout_seconds)
 
     async def ask(self, event: Event) -> None:
-        stored = await payments.ask(
-            self._db, order_of(event.aggregate), self._timeout_seconds, event.request_id
-        )
-        if stored is not None:
-            order = stored.order
-            payment_id = await self._gateway.create_payment(order.id, order.total)
-            await payments.bind(self._db, order.id, payment_id)
+        order_id, origin = order_of(event.aggregate), saga.current_origin()
+        order = await self._asks.submit(Ask(order_id, origin))
+        if isinstance(order, Busy):
+            seconds, request_id = self._timeout_seconds, event.request_id
+            order = await asking.ask(self._db, order_id, seconds, request_id)
+        if order is not None:
+            payment_id = await self._gateway.create_payment(order_id, order.total)
+            if await self._names.submit(Name(order_id, payment_id, origin)):
+                await asking.bind(self._db, order_id, payment_id)
 
     async def poll(self, event: Event) -> None:
         """A callback that never comes must not leave money between the two."""

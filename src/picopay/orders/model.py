@@ -160,6 +160,21 @@ class Shop(NamedTuple):
     currency: str
 
 
+class Ask(NamedTuple):
+    """An order whose payment is due; `origin` is what events keep of the request that placed it."""
+
+    order_id: UUID
+    origin: str | None = None
+
+
+class Name(NamedTuple):
+    """The payment that a provider has begun for an order; `origin` as in `Ask`."""
+
+    order_id: UUID
+    payment_id: str
+    origin: str | None = None
+
+
 class Word(NamedTuple):
     """What a provider says of a payment."""
 

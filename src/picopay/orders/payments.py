@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from picopay.infra import metrics
-from picopay.infra.db import CommitInDoubt, ConnectionLost, Db
+from picopay.infra.db import Db
 from picopay.infra.tx import Tx
 from picopay.ledger.errors import InsufficientFunds
 from picopay.ledger.model import AccountId, user_owner
-from picopay.orders import endings, rules, saga, store
+from picopay.orders import rules, saga, store
 from picopay.orders.errors import RefundInProgress, RefundNotFound
 from picopay.orders.model import (
     OPEN,
@@ -19,7 +19,6 @@ from picopay.orders.model import (
     Refund,
     RefundFilter,
     RefundStatus,
-    Status,
     Step,
     Stored,
     Word,
@@ -28,43 +27,12 @@ from picopay.orders.rules import REPEATED, Busy, Compensate, Ignore, Pay, Settle
 from picopay.orders.saga import Paying
 from picopay.outbox.model import Note, Resolution
 
-FREE: str = "free"  # the payment of an order that costs nothing
 # Why orders are canceled, beside what `rules` knows.
 TIMED_OUT: str = "the payment did not come"
 GIVEN_UP: str = "the payment could not be requested"
 UNCOVERED: str = "the balance does not cover it"
 _BY_HAND = Note("admin", Resolution.DISCARDED, "a person has given the money back")
 _NO_PROVIDER = Ignore("the order is paid from a wallet")
-
-
-async def ask(
-    db: Db, order_id: UUID, timeout_seconds: float, request_id: str | None = None
-) -> Stored | None:
-    """Let the order wait for its payment; None if nobody has to be asked for it.
-
-    A closed order is asked for again if an attempt has asked that never heard the answer: the
-    provider may hold a payment whose name we do not know, and its money has to come back.
-    """
-    async with db.begin() as tx:
-        stored = await saga.lock(tx, order_id)
-        if stored.order.status not in OPEN:
-            return stored if await saga.is_asked_unheard(tx, stored) else None
-        free = stored.order.total.minor == 0
-        if free:
-            await saga.pay(tx, [Paying(stored, FREE, stored.payer)])
-        elif stored.order.status is Status.RESERVED:
-            await saga.ask_for_payment(tx, stored.order, timeout_seconds)
-    if free:
-        metrics.orders_paid.inc()
-        endings.paid(order_id, request_id=request_id)
-    asks = not free and stored.provider is Provider.FAKE and stored.order.payment_id is None
-    return stored if asks else None
-
-
-async def bind(db: Db, order_id: UUID, payment_id: str) -> None:
-    """The provider has begun a payment; its callback may have been here before."""
-    async with db.begin() as tx:
-        await saga.bind(tx, (await saga.lock(tx, order_id)).order, payment_id)
 
 
 async def settle(db: Db, word: Word) -> Settlement:
@@ -94,14 +62,10 @@ async def settle_together(db: Db, words: Sequence[Word]) -> list[Settlement | Bu
     was lost is run again: it finds what the first one made.
     """
 
-    async def work() -> list[Settlement | Busy | None]:
-        try:
-            async with db.begin(lock_timeout_ms=saga.LOCK_TIMEOUT_MS) as tx:
-                return await _settle_together(tx, words)
-        except CommitInDoubt as error:
-            raise ConnectionLost(str(error)) from error
+    async def work(tx: Tx) -> list[Settlement | Busy | None]:
+        return await _settle_together(tx, words)
 
-    settled = await db.retrying(work)
+    settled = await db.repeating(work, lock_timeout_ms=saga.LOCK_TIMEOUT_MS)
     for settlement in settled:
         if settlement is not None and not isinstance(settlement, Busy):
             count(settlement)

@@ -29,7 +29,9 @@ from picopay.orders.model import (
     POLL_SECONDS,
     REFUND,
     TIMEOUT,
+    Ask,
     Happened,
+    Name,
     Order,
     Payment,
     PaymentStatus,
@@ -69,11 +71,13 @@ async def lock(tx: Tx, order_id: UUID) -> Stored:
     return found[order_id]
 
 
-async def ask_for_payment(tx: Tx, order: Order, timeout_seconds: float) -> None:
-    """From now on it waits for its payment, and not for ever."""
-    await store.save(tx, order, Status.PAYMENT_PENDING, order.payment_id)
-    await store.tell(tx, order.id, Step(Happened.PAYMENT_REQUESTED))
-    await _later(tx, order.id, TIMEOUT, timeout_seconds)
+async def ask_for_payments(
+    tx: Tx, orders: Sequence[Order], asks: Iterable[Ask], timeout_seconds: float
+) -> None:
+    """From now on the orders wait for their payments, and not for ever."""
+    await tx.write(*store.asked(orders))
+    timers = [_event(ask.order_id, TIMEOUT, timeout_seconds, ask.origin) for ask in asks]
+    await outbox.append(tx, timers)
 
 
 async def is_asked_unheard(tx: Tx, stored: Stored) -> bool:
@@ -103,21 +107,25 @@ def _key_of(payment_id: str) -> KeyId:
     return KeyId(payment_id, KEYS_OF, Operation.PAYMENT)
 
 
-async def bind(tx: Tx, order: Order, payment_id: str) -> None:
-    """The provider has named its payment; should it never tell more, it will be asked.
+async def bind(tx: Tx, orders: Mapping[UUID, Order], names: Sequence[Name]) -> set[UUID]:
+    """The provider has named its payments; should it never tell more of one, it will be asked.
 
-    Raises `PaymentOfAnotherOrder`.
+    One name for each of the orders. Returned are those whose payment is another order's.
     """
-    key = _key_of(payment_id)
-    if (await idempotency.claim(tx, {key: order.id})).get(key, order.id) != order.id:
-        raise PaymentOfAnotherOrder(payment_id)
-    if payment_id in (await store.select_payments(tx, [order.id]))[order.id]:
-        return  # its callback was faster
-    await store.save_payment(tx, order.id, Payment(payment_id, PaymentStatus.PENDING))
-    if order.status in OPEN and order.payment_id is None:
-        await store.save(tx, order, order.status, payment_id)
-    await store.tell(tx, order.id, Step(Happened.PAYMENT_CREATED, payment_id))
-    await _later(tx, order.id, POLL, POLL_SECONDS, payment_id)
+    claims: dict[KeyId, UUID] = {}
+    for name in names:
+        claims.setdefault(_key_of(name.payment_id), name.order_id)
+    owners = claims | await idempotency.claim(tx, claims)
+    ours = [name for name in names if owners[_key_of(name.payment_id)] == name.order_id]
+    known = await store.select_payments(tx, [name.order_id for name in ours])
+    # Of the others the callback was faster.
+    if new := [name for name in ours if name.payment_id not in known[name.order_id]]:
+        bound = [(orders[name.order_id], name.payment_id) for name in new]
+        awaiting = [(o, payment) for o, payment in bound if o.status in OPEN and not o.payment_id]
+        await tx.write(*store.named(new, awaiting))
+        polls = [_event(n.order_id, POLL, POLL_SECONDS, n.origin, n.payment_id) for n in new]
+        await outbox.append(tx, polls)
+    return {name.order_id for name in names}.difference(name.order_id for name in ours)
 
 
 async def settle(tx: Tx, stored: Stored, payment_id: str, result: Result) -> Settlement:
@@ -192,7 +200,7 @@ async def give_back(tx: Tx, stored: Stored, payment_id: str) -> None:
         Step(Happened.PAYMENT_SUCCEEDED, payment_id),
         Step(Happened.REFUND_REQUESTED, payment_id),
     )
-    await _later(tx, order.id, REFUND, 0, payment_id)
+    await outbox.append(tx, [_event(order.id, REFUND, 0, current_origin(), payment_id)])
 
 
 async def refunded(tx: Tx, stored: Stored, refund: Refund) -> None:
@@ -205,7 +213,8 @@ async def refunded(tx: Tx, stored: Stored, refund: Refund) -> None:
 
 async def forget_asking(tx: Tx, refund: Refund, note: Note) -> None:
     """The request for it that was given up is of no use any more."""
-    await dead_letters.discard(tx, _event(refund.order_id, REFUND, refund.payment_id), note)
+    event = _event(refund.order_id, REFUND, 0, None, refund.payment_id)
+    await dead_letters.discard(tx, event, note)
 
 
 async def _post(
@@ -227,14 +236,24 @@ async def _lock(tx: Tx, accounts: Iterable[AccountId]) -> list[Account]:
     return [*await ledger.lock_or_open(tx, users), *await ledger.lock_or_open(tx, wanted - users)]
 
 
-async def _later(
-    tx: Tx, order_id: UUID, timer: Timer, delay_seconds: float, payment_id: str | None = None
-) -> None:
-    event = _event(order_id, timer, payment_id)
-    request_id = tracing.origin(request_id_var.get())
-    await outbox.append(tx, [event._replace(delay_seconds=delay_seconds, request_id=request_id)])
+def current_origin() -> str | None:
+    """What events keep of the request at work."""
+    return tracing.origin(request_id_var.get())
 
 
-def _event(order_id: UUID, timer: Timer, payment_id: str | None) -> NewEvent:
-    body = dump({"order_id": order_id, "payment_id": payment_id})
-    return NewEvent(new_id(), timer.type, aggregate_of(order_id), (timer.consumer,), body)
+def _event(
+    order_id: UUID,
+    timer: Timer,
+    delay_seconds: float,
+    origin: str | None,
+    payment_id: str | None = None,
+) -> NewEvent:
+    return NewEvent(
+        new_id(),
+        timer.type,
+        aggregate_of(order_id),
+        (timer.consumer,),
+        dump({"order_id": order_id, "payment_id": payment_id}),
+        delay_seconds,
+        request_id=origin,
+    )

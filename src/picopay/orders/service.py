@@ -9,7 +9,7 @@ from picopay.catalog import service as catalog
 from picopay.idempotency import service as idempotency
 from picopay.idempotency.model import KeyId
 from picopay.infra import metrics
-from picopay.infra.db import CommitInDoubt, ConnectionLost, Db
+from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.infra.json import dump
 from picopay.infra.tx import Tx
@@ -45,14 +45,10 @@ async def place_batch(db: Db, shop: Shop, commands: Sequence[OrderCommand]) -> l
     lost is run again: it finds what the first one made. Raises `DatabaseUnavailable`.
     """
 
-    async def work() -> list[Outcome]:
-        try:
-            async with db.begin(lock_timeout_ms=LOCK_TIMEOUT_MS) as tx:
-                return await _place(tx, shop, commands)
-        except CommitInDoubt as error:
-            raise ConnectionLost(str(error)) from error
+    async def work(tx: Tx) -> list[Outcome]:
+        return await _place(tx, shop, commands)
 
-    return await db.retrying(work)
+    return await db.repeating(work, lock_timeout_ms=LOCK_TIMEOUT_MS)
 
 
 async def _place(tx: Tx, shop: Shop, commands: Sequence[OrderCommand]) -> list[Outcome]:

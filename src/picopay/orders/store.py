@@ -14,6 +14,7 @@ from picopay.orders.model import (
     Filter,
     Happened,
     Item,
+    Name,
     Order,
     Payment,
     PaymentStatus,
@@ -237,6 +238,24 @@ def _payments(payments: Sequence[tuple[UUID, Payment, UUID | None]]) -> Part:
         [posting_id for *_, posting_id in payments],
     )
     return Part("payments", _PAYMENTS, arguments, len(payments))
+
+
+def asked(orders: Sequence[Order]) -> tuple[Part, ...]:
+    """Of orders that are locked and open: they wait for their payments."""
+    return (
+        _saved([(order, Status.PAYMENT_PENDING, order.payment_id) for order in orders]),
+        _timeline((order.id, (Step(Happened.PAYMENT_REQUESTED),)) for order in orders),
+    )
+
+
+def named(names: Sequence[Name], bound: Sequence[tuple[Order, str]]) -> tuple[Part, ...]:
+    """Payments that are new, of orders that are locked; `bound` are those that await theirs."""
+    pending = PaymentStatus.PENDING
+    return (
+        _payments([(n.order_id, Payment(n.payment_id, pending), None) for n in names]),
+        _timeline((n.order_id, (Step(Happened.PAYMENT_CREATED, n.payment_id),)) for n in names),
+        _saved([(order, order.status, payment_id) for order, payment_id in bound]),
+    )
 
 
 def paid(orders: Sequence[tuple[Order, str, UUID | None]]) -> tuple[Part, ...]:

@@ -5,14 +5,11 @@ renewed while handlers run; a handler that hangs is stopped at its deadline.
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple
-from uuid import uuid4
 
 from picopay.infra import metrics
 from picopay.infra.db import (
@@ -22,6 +19,7 @@ from picopay.infra.db import (
     Db,
     OutcomeUnknown,
 )
+from picopay.infra.gathering import Gatherer
 from picopay.infra.logs import log, request_id_var
 from picopay.infra.sqlstates import WAITED, sqlstate
 from picopay.kernel.errors import Overloaded, Refused
@@ -56,11 +54,6 @@ class Terms(NamedTuple):
     chance: Callable[[], float]  # from 0 to 1
 
 
-def worker_name() -> str:
-    """Of this start of this process: never one that another has had."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
-
-
 class Relay:
     def __init__(self, db: Db, consumers: Sequence[Consumer], terms: Terms, bell: Bell) -> None:
         self._lanes = [
@@ -86,6 +79,8 @@ class _Lane:
         self._held: dict[Key, Claim] = {}
         self._claimed_at: dict[Key, float] = {}
         self._work: set[asyncio.Task[None]] = set()
+        # Of what was handled alone: those that end at one time are acknowledged in one transaction.
+        self._done = Gatherer("acknowledgements", self._acknowledge_all)
         self._slot_free = asyncio.Event()
         self._failures = 0
         self._poll = asyncio.create_task(self._run())
@@ -212,7 +207,7 @@ class _Lane:
             async with asyncio.timeout(self._consumer.deadline_seconds):
                 if self._consumer.alone is not None:
                     await call(self._consumer, claims[0].event)
-                    await self._acknowledge(claims)
+                    await self._acknowledge(claims[0])
                 else:
                     work = partial(service.handle_together, self._db, self._consumer, claims)
                     await self._db.retrying(partial(work, lock_timeout_ms=lock_timeout_ms))
@@ -225,10 +220,13 @@ class _Lane:
             return error
         return None
 
-    async def _acknowledge(self, claims: Sequence[Claim]) -> None:
-        done = await self._db.retrying(lambda: service.acknowledge(self._db, claims))
-        if lost := {claim.key for claim in claims} - done:
-            raise LeaseLost(lost)
+    async def _acknowledge(self, claim: Claim) -> None:
+        if not await self._done.submit(claim):
+            raise LeaseLost([claim.key])
+
+    async def _acknowledge_all(self, claims: Sequence[Claim]) -> list[bool]:
+        mine = await self._db.retrying(lambda: service.acknowledge(self._db, claims))
+        return [claim.key in mine for claim in claims]
 
     async def _fail(self, claim: Claim, error: BaseException) -> None:
         if isinstance(error, Refused) and not isinstance(error, _PASSING):

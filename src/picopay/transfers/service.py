@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
-from picopay.infra.db import CommitInDoubt, ConnectionLost, Db
+from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.infra.json import dump
 from picopay.infra.tx import Tx
@@ -43,20 +43,16 @@ async def receive(
 
     lock_timeout_ms = TOGETHER_LOCK_TIMEOUT_MS if len(commands) > 1 else None
 
-    async def work() -> list[Receipt]:
-        try:
-            async with db.begin(lock_timeout_ms=lock_timeout_ms) as tx:
-                chosen = rules.firsts(asked)
-                new = await store.insert_absent(tx, chosen.values())
-                await outbox.append(
-                    tx, [_received(chosen[i], request_ids, delay_seconds) for i in sorted(new)]
-                )
-                stored = await store.select_by_ids(tx, chosen.keys())
-        except CommitInDoubt as error:
-            raise ConnectionLost(str(error)) from error
+    async def work(tx: Tx) -> list[Receipt]:
+        chosen = rules.firsts(asked)
+        new = await store.insert_absent(tx, chosen.values())
+        await outbox.append(
+            tx, [_received(chosen[i], request_ids, delay_seconds) for i in sorted(new)]
+        )
+        stored = await store.select_by_ids(tx, chosen.keys())
         return rules.receipts(asked, {transfer.transaction_id: transfer for transfer in stored})
 
-    return await db.retrying(work)
+    return await db.repeating(work, lock_timeout_ms=lock_timeout_ms)
 
 
 def _received(

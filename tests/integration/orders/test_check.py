@@ -12,7 +12,7 @@ from picopay.cli.ledger import verify
 from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.kernel.money import Money
-from picopay.orders import payments, service
+from picopay.orders import asking, payments, service
 from picopay.orders.model import Line, OrderCommand, Provider, Result, Shop, Word
 from picopay.orders.rules import Made
 
@@ -104,7 +104,7 @@ async def shop(db: Db) -> Db:
     lamp = NewProduct(new_id(), "Lamp", Money(250, "USD"), 10, is_active=True)
     await catalog.create(db, [lamp])
     paid, late = await placed(db, lamp.id), await placed(db, lamp.id)
-    await payments.bind(db, paid.order_id, paid.payment_id)
+    await asking.bind(db, paid.order_id, paid.payment_id)
     await payments.settle(db, paid)
     await payments.time_out(db, late.order_id)
     await payments.settle(db, late)

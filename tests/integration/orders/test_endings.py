@@ -12,7 +12,7 @@ from picopay.catalog.model import NewProduct
 from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.kernel.money import Money
-from picopay.orders import payments, service
+from picopay.orders import asking, service
 from picopay.orders.gateway import Gateway
 from picopay.orders.handlers import consumers
 from picopay.orders.model import PAYMENTS, TIMEOUT, WALLETS, Line, OrderCommand, Provider, Shop
@@ -59,7 +59,7 @@ def ends(logged: list[Any]) -> list[tuple[object, ...]]:
 
 async def test_a_payment_that_never_comes(db: Db) -> None:
     order_id, timeouts = await placed(db), consumer(db, TIMEOUT.consumer)
-    await payments.ask(db, order_id, 0)
+    await asking.ask(db, order_id, 0)
     assert timeouts.alone is not None
     with capture_logs() as logged:
         due = await claimed(db, timeouts)

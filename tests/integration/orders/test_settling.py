@@ -15,7 +15,7 @@ from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.kernel.errors import Overloaded
 from picopay.kernel.money import Money
-from picopay.orders import payments, service
+from picopay.orders import asking, payments, service
 from picopay.orders.batcher import ALONE_MAX, ALONE_SECONDS_MAX, Settler
 from picopay.orders.errors import (
     OrderNotFound,
@@ -227,9 +227,9 @@ async def test_the_payment_that_was_made_for_an_order_pays_no_other(
     """Else its money would be given back for an order that it was never for."""
     mine, other = orders[:2]
     word = paid(mine)
-    await payments.bind(db, mine, word.payment_id)
+    await asking.bind(db, mine, word.payment_id)
     with pytest.raises(PaymentOfAnotherOrder):
-        await payments.bind(db, other, word.payment_id)
+        await asking.bind(db, other, word.payment_id)
     for result in Result:
         with pytest.raises(PaymentOfAnotherOrder):
             await settler.settle(Word(other, word.payment_id, result))
@@ -243,7 +243,7 @@ async def test_a_callback_that_was_faster_than_the_providers_answer_leaves_the_n
 ) -> None:
     word = paid(orders[0])
     assert await settler.settle(word) == Pay()
-    await payments.bind(db, orders[0], word.payment_id)
+    await asking.bind(db, orders[0], word.payment_id)
     with pytest.raises(PaymentOfAnotherOrder):
         await settler.settle(word._replace(order_id=orders[1]))
 
@@ -254,14 +254,14 @@ async def test_a_payment_whose_name_was_never_heard_is_asked_for_after_the_order
     """The provider may hold its money: the same key finds it, and it goes back."""
     unasked, unheard, heard, *_ = orders
     for order_id in (unheard, heard):
-        assert await payments.ask(db, order_id, 900) is not None
-    await payments.bind(db, heard, paid(heard).payment_id)
+        assert await asking.ask(db, order_id, 900) is not None
+    await asking.bind(db, heard, paid(heard).payment_id)
     for order_id in (unasked, unheard, heard):
         await settler.cancel(order_id)
-    assert await payments.ask(db, unasked, 900) is None
-    assert await payments.ask(db, heard, 900) is None
-    assert await payments.ask(db, unheard, 900) is not None
-    await payments.bind(db, unheard, paid(unheard).payment_id)
+    assert await asking.ask(db, unasked, 900) is None
+    assert await asking.ask(db, heard, 900) is None
+    assert await asking.ask(db, unheard, 900) is not None
+    await asking.bind(db, unheard, paid(unheard).payment_id)
     assert await settler.settle(paid(unheard)) == GiveBack()
     await assert_clean(db)
 
@@ -274,7 +274,7 @@ async def test_money_that_another_orders_payment_brought_is_not_given_back_for_t
     name = paid(mine).payment_id
     await payments.time_out(db, other)
     assert await payments.settle(db, Word(other, name, Result.SUCCESS)) == GiveBack()
-    await payments.bind(db, mine, name)
+    await asking.bind(db, mine, name)
     with pytest.raises(PaymentOfAnotherOrder):
         await payments.refund_due(db, other, name)
     async with db.begin() as tx:

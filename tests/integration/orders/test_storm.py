@@ -21,12 +21,22 @@ from picopay.infra.db import Db
 from picopay.infra.ids import new_id
 from picopay.kernel.money import Money
 from picopay.ledger import check as ledger_check
+from picopay.orders import asking, payments, service
 from picopay.orders import check as orders_check
-from picopay.orders import payments, service
 from picopay.orders.batcher import Settler
 from picopay.orders.errors import OrderNotCancelable
-from picopay.orders.model import Line, OrderCommand, Provider, Result, Shop, Status, Word
-from picopay.orders.rules import Made
+from picopay.orders.model import (
+    Ask,
+    Line,
+    Name,
+    OrderCommand,
+    Provider,
+    Result,
+    Shop,
+    Status,
+    Word,
+)
+from picopay.orders.rules import Busy, Made
 from picopay.outbox.bell import Bell
 
 INVARIANTS = (
@@ -95,9 +105,13 @@ class Shopkeeper:
             case "success" | "failed":
                 await self.settler.settle(Word(order_id, name, Result(what)))
             case "bind":
-                await payments.bind(self.db, order_id, name)
+                (busy,) = await asking.bind_together(self.db, [Name(order_id, name)])
+                if busy:
+                    await asking.bind(self.db, order_id, name)
             case "ask":
-                await payments.ask(self.db, order_id, TIMEOUT_SECONDS)
+                (order,) = await asking.ask_together(self.db, [Ask(order_id)], TIMEOUT_SECONDS)
+                if isinstance(order, Busy):
+                    await asking.ask(self.db, order_id, TIMEOUT_SECONDS)
             case "time_out":
                 await payments.time_out(self.db, order_id)
             case "give_up":

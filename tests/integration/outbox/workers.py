@@ -8,13 +8,13 @@ from time import monotonic
 import asyncpg
 
 from picopay.infra.db import Db
-from picopay.infra.ids import new_id
+from picopay.infra.ids import new_id, process_name
 from picopay.infra.tx import Tx
 from picopay.outbox import service
 from picopay.outbox.bell import Bell
 from picopay.outbox.consumer import Consumer, WhenDead
 from picopay.outbox.model import Claim, Event, Holder, NewEvent
-from picopay.outbox.relay import Relay, Terms, worker_name
+from picopay.outbox.relay import Relay, Terms
 from picopay.outbox.rules import Policy
 
 OWNER = "test:1:a"
@@ -40,7 +40,7 @@ async def working(
     policy: Policy = QUICK,
     bell: Bell | None = None,
 ) -> AsyncGenerator[Relay]:
-    terms = Terms(Holder(worker_name(), lease_seconds), policy, lambda: 0.0)
+    terms = Terms(Holder(process_name(), lease_seconds), policy, lambda: 0.0)
     relay = Relay(db, consumers, terms, bell or Bell())
     try:
         yield relay

@@ -2,6 +2,7 @@
 
 from event_points import Install, strike_after, strike_before
 
+ASKING = "picopay.orders.asking"
 PAYMENTS = "picopay.orders.payments"
 SERVICE = "picopay.orders.service"
 
@@ -20,9 +21,9 @@ IN_SERVER: dict[str, Install] = {
     **around("canceling", SERVICE, "cancel"),
 }
 IN_WORKER: dict[str, Install] = {
-    **around("asking", PAYMENTS, "ask"),
+    **around("asking", ASKING, "ask_together"),
     # The provider has made the payment by then.
-    **around("binding", PAYMENTS, "bind"),
+    **around("binding", ASKING, "bind_together"),
     **around("timing_out", PAYMENTS, "time_out"),
     # The provider has given the money back by then.
     **around("refunding", PAYMENTS, "refunded"),
