@@ -5,6 +5,7 @@ in a process, an environment and a folder of its own. This file is also that pro
 """
 
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -151,6 +152,8 @@ def _serve() -> None:
         import_module(f"picopay.cli.{name.replace('-', '_')}")
     for served in ("cli.application", "app", "infra.protocol", "infra.accepting"):
         import_module(f"picopay.{served}")
+    import_module("sqlalchemy.orm").configure_mappers()  # else each fork would at its first query
+    gc.freeze()  # what is shared stays shared when a fork collects
     for line in sys.stdin:
         wanted = json.loads(line)
         answer = (_spawned if wanted["what"] == "spawn" else _ran)(main.main, wanted)
