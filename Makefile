@@ -9,6 +9,8 @@ BUILDER ?= docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # As pip does: trust what this machine trusts.
 export UV_SYSTEM_CERTS := 1
+# Where it is set, each of the tests' many processes compiles all that it imports: seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 

@@ -1,10 +1,11 @@
-"""Runs `picopay` commands in forks of one process that has imported them all.
+"""Runs `picopay` commands, and scripts, in forks of one process that has imported them all.
 
 Importing takes seconds each time, of which nothing is to be learnt. What runs is the entry point,
 in a process, an environment and a folder of its own. This file is also that process's program.
 """
 
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -106,6 +107,14 @@ def run_command(
     return subprocess.CompletedProcess(**_ask("run", arguments, environment, cwd=cwd))
 
 
+def run_script(
+    script: Path, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """As the interpreter with this script, which finds all of `picopay` imported."""
+    answer = _ask("run", arguments, environment, cwd=cwd, script=str(script))
+    return subprocess.CompletedProcess(**answer)
+
+
 def _ask(
     what: str, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path, **more: str
 ) -> dict[str, Any]:
@@ -143,6 +152,8 @@ def _serve() -> None:
         import_module(f"picopay.cli.{name.replace('-', '_')}")
     for served in ("cli.application", "app", "infra.protocol", "infra.accepting"):
         import_module(f"picopay.{served}")
+    import_module("sqlalchemy.orm").configure_mappers()  # else each fork would at its first query
+    gc.freeze()  # what is shared stays shared when a fork collects
     for line in sys.stdin:
         wanted = json.loads(line)
         answer = (_spawned if wanted["what"] == "spawn" else _ran)(main.main, wanted)
@@ -217,7 +228,10 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
     try:
         if "FAULT" in os.environ:
             _customize(os.environ["PYTHONPATH"])
-        main()
+        if "script" in wanted:
+            _run_script(Path(wanted["script"]))
+        else:
+            main()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -229,6 +243,13 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _run_script(script: Path) -> None:
+    """As the interpreter does: what is beside a script can be imported."""
+    sys.path[0] = str(script.parent)
+    sys.argv[0] = str(script)
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def _customize(python_path: str) -> None:

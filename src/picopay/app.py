@@ -96,7 +96,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     for router in _ROUTERS:
-        app.include_router(router)
+        # As they were made when their module was read: included, they would all be made again.
+        app.router.routes.extend(router.routes)
     app.openapi = lambda: _openapi(app)
     if settings.api_docs:
         _add_docs(app)

@@ -4,6 +4,7 @@ import json
 import random
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import product as combinations
 from typing import Any, Final
 from uuid import UUID
@@ -26,6 +27,7 @@ NAMES: Final = ("Apple", "apple", "Birne", "Ähre", "100%")
 PRICES: Final = (0, 1, 999, 1000)
 ORDERS: Final = tuple(combinations(("created_at", "name", "price"), ("false", "true")))
 each_order = pytest.mark.parametrize(("sort_by", "sort_desc"), ORDERS)
+nightly = partial(pytest.param, marks=pytest.mark.nightly)
 
 
 def drawing(seed: int) -> random.Random:
@@ -69,7 +71,7 @@ def sorted_by(items: list[dict[str, Any]], sort_by: str, sort_desc: str) -> list
 
 
 @each_order
-@pytest.mark.parametrize("limit", ["1", "7", "30", "100"])
+@pytest.mark.parametrize("limit", ["1", nightly("7"), "30", nightly("100")])
 async def test_pages_are_the_whole_list_in_its_order(
     client: httpx2.AsyncClient, db: Db, sort_by: str, sort_desc: str, limit: str
 ) -> None:
@@ -84,7 +86,7 @@ async def test_pages_are_the_whole_list_in_its_order(
 
 
 @each_order
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, nightly(1), nightly(2)])
 async def test_what_does_not_change_is_shown_once_and_in_order_while_all_else_does(
     client: httpx2.AsyncClient, db: Db, sort_by: str, sort_desc: str, seed: int
 ) -> None:

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ import httpx2
 import pytest
 from tests.api.steps import a_user, charge, deposit, keyed, problem
 from tests.conftest import Stores
+from tests.forks import run_script
 from tests.processes import API_KEY, Server
 
 pytestmark = pytest.mark.xdist_group("server")
@@ -105,8 +105,9 @@ async def test_no_key_is_ever_logged_and_a_rejected_one_by_eight_characters(
     assert API_KEY not in text
 
 
-def test_a_traceback_on_a_terminal_shows_no_variables() -> None:
-    program = """
+def test_a_traceback_on_a_terminal_shows_no_variables(tmp_path: Path) -> None:
+    program = tmp_path / "failing.py"
+    program.write_text("""
 from picopay.infra import logs
 logs.configure("INFO", "console")
 def check(api_key):
@@ -115,10 +116,9 @@ try:
     check("".join(["hun", "ter", "2"]))
 except RuntimeError:
     logs.log.exception("charge.failed")
-"""
-    shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+""")
+    shown = run_script(program, [], os.environ, cwd=tmp_path)
+    assert shown.returncode == 0
     assert "RuntimeError: failed" in shown.stdout
     assert "hunter2" not in shown.stdout + shown.stderr
 

@@ -12,7 +12,7 @@ import asyncpg
 import httpx2
 import pytest
 from tests.conftest import Stores
-from tests.forks import run_command
+from tests.forks import run_command, run_script
 from tests.processes import API_KEY, Ran, run, told
 from typer.testing import CliRunner
 
@@ -297,8 +297,11 @@ def test_python_without_assertions_is_refused(environment: dict[str, str]) -> No
 
 
 def test_the_test_user_script_sets_the_balance(environment: dict[str, str]) -> None:
-    script = [sys.executable, "scripts/setup_test_user.py"]
-    assert _run(script, environment).stdout == "user 1: balance 1000.00 USD\n"
+    def set_up() -> str:
+        script = ROOT / "scripts/setup_test_user.py"
+        return run_script(script, [], os.environ | environment, cwd=ROOT).stdout
+
+    assert set_up() == "user 1: balance 1000.00 USD\n"
     picopay(environment, "users", "deposit", "1", "50", "USD")
-    assert _run(script, environment).stdout == "user 1: balance 1000.00 USD\n"
+    assert set_up() == "user 1: balance 1000.00 USD\n"
     assert picopay(environment, "users", "show", "1").stdout == "user 1: 1000.00 USD\n"

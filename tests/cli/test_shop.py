@@ -4,14 +4,13 @@ import http.client
 import json
 import os
 import stat
-import sys
 from pathlib import Path
 
 import asyncpg
 import pytest
 from tests.conftest import Stores
-from tests.forks import run_command
-from tests.processes import Ran, Site, clean_environment, run, told
+from tests.forks import run_command, run_script
+from tests.processes import Ran, Site, clean_environment, told
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +49,7 @@ def environment(clean: Stores) -> dict[str, str]:
 
 
 def seed(environment: dict[str, str], *arguments: str) -> Ran:
-    return run([sys.executable, "scripts/seed_data.py", *arguments], environment, cwd=ROOT)
+    return run_script(ROOT / "scripts/seed_data.py", arguments, environment, cwd=ROOT)
 
 
 def test_who_fills_a_shop_is_told_where_it_is(

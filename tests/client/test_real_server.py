@@ -16,6 +16,7 @@ import pytest
 from tests.bad_server import misbehaving, passing_on
 from tests.client.conftest import WEBHOOK_SECRET, Ask
 from tests.conftest import Stores
+from tests.forks import run_script
 from tests.processes import ADMIN_SECRET, API_KEY, Server, free_port
 
 from picopay.client.aio import AsyncClient
@@ -284,10 +285,7 @@ def test_the_examples_run_as_they_say(picopay: Server, tmp_path: Path) -> None:
     environment = _environment(picopay, tmp_path)
 
     def run(name: str, *arguments: object) -> str:
-        command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
-        ran = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        ran = run_script(EXAMPLES / name, list(map(str, arguments)), environment, cwd=tmp_path)
         assert not ran.stderr, ran.stderr
         return ran.stdout
 

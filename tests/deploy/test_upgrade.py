@@ -1,12 +1,13 @@
 """The upgrade drill needs an earlier release, and says so where there is none."""
 
+import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from tests.deploy.files import ROOT
+from tests.forks import run_script
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -29,8 +30,7 @@ def test_without_history_the_drill_says_in_one_sentence_what_to_do(
         git(tmp_path, "init", "--quiet")
         git(tmp_path, "add", "--all")
         git(tmp_path, "commit", "--quiet", "--message", "all there is")
-    drill = [sys.executable, tmp_path / "scripts/upgrade_drill.py", *chosen]
-    ran = subprocess.run(drill, capture_output=True, text=True, timeout=60, check=False)
+    ran = run_script(tmp_path / "scripts/upgrade_drill.py", chosen, os.environ, cwd=tmp_path)
     assert ran.returncode == 1
     (told,) = ran.stderr.splitlines()
     assert told.startswith("FAILED: the earlier release is not in the git history of this folder")
