@@ -95,7 +95,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     for router in _ROUTERS:
-        app.include_router(router)
+        # As they are: to include a router builds all its routes once more, at the first request.
+        app.router.routes.extend(router.routes)
     app.openapi = lambda: _openapi(app)
     if settings.api_docs:
         _add_docs(app)
