@@ -56,7 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
         elif not any(item.iter_markers("xdist_group")) and not any(item.iter_markers("kill")):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
     yield
+    for item in items:
+        _take_the_groups_name(item)
     items.sort(key=_rank)
+
+
+def _take_the_groups_name(item: pytest.Item) -> None:
+    """As xdist has it: it looks for the group in a name that pytest since 9.2 keeps elsewhere."""
+    if (named := vars(item).get("_nodeid")) is not None:
+        item._id = type(item.id).parse(named)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def _rank(item: pytest.Item) -> int:
