@@ -17,6 +17,7 @@ import asyncpg
 import httpx2
 import hypothesis
 import pytest
+import structlog
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from tests.forks import run_command
@@ -33,6 +34,16 @@ hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any-machine")
+
+# Its own default draws every frame's source and variables, and takes seconds for one exception.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
 
 # A shell lets what runs in its background ignore interrupts, and all that it starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -56,7 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
         elif not any(item.iter_markers("xdist_group")) and not any(item.iter_markers("kill")):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
     yield
+    for item in items:
+        _take_the_groups_name(item)
     items.sort(key=_rank)
+
+
+def _take_the_groups_name(item: pytest.Item) -> None:
+    """As xdist has it: it looks for the group in a name that pytest since 9.2 keeps elsewhere."""
+    if (named := vars(item).get("_nodeid")) is not None:
+        item._id = type(item.id).parse(named)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def _rank(item: pytest.Item) -> int:
@@ -216,18 +235,22 @@ async def flushing(stores: Stores) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def clean(stores: Stores, lent: Owner, flushing: Redis) -> Stores:
     """Both stores, emptied: use cases commit, so rolling back could not isolate tests."""
-    connection = await lent.fresh()
-    # Asking is a hundred times cheaper than emptying what is empty.
-    if filled := {row[0]: row[1] for row in await connection.fetch(_FILLED)}:
-        await connection.execute(_emptying(filled))
+    await empty(await lent.fresh())
     await flushing.execute_command("FLUSHDB")  # pyright: ignore[reportUnknownMemberType] - likewise
     return stores
 
 
-def _emptying(filled: Mapping[str, int]) -> str:
-    """Waits, as TRUNCATE does, for whoever still has a transaction open there.
+async def empty(owner: asyncpg.Connection) -> None:
+    """Forget all that was written, and wait for who is still writing."""
+    # Asking is a hundred times cheaper than emptying what is empty.
+    if filled := {row[0]: row[1] for row in await owner.fetch(_FILLED)}:
+        await owner.execute(_emptying(filled))
 
-    But TRUNCATE makes new files of a table and each of its indexes, and all connections plan their
+
+def _emptying(filled: Mapping[str, int]) -> str:
+    """Waits for whoever still has a transaction open there, as TRUNCATE does.
+
+    But that makes new files of a table and each of its indexes, and all connections plan their
     statements anew: of a few rows it costs ten times as much as to delete them.
     """
     small = [table for table, size in filled.items() if size <= _SMALL_BYTES]

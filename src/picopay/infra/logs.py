@@ -134,7 +134,13 @@ def configure(level: str, style: str | None) -> None:
 def configure_for_commands() -> None:
     """A command prints its answer and nothing else; what must be said goes to standard error."""
     structlog.configure(
-        processors=[_stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        processors=[
+            _stamp,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # likewise
+            ),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Outlet(sys.stderr))),
     )

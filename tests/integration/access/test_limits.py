@@ -156,12 +156,14 @@ def assert_exact(takes: Sequence[Seen], rule: Rule) -> None:
             assert len(counts) >= rule.limit, "refused, though the limit was not reached"
 
 
-@pytest.mark.parametrize(("limit", "rate"), [(1, 20), (7, 60), (50, 200)])
-async def test_callers_at_random_times_are_allowed_what_an_oracle_allows(
-    either: Limits, limit: int, rate: int
-) -> None:
+async def test_callers_at_random_times_are_allowed_what_an_oracle_allows(either: Limits) -> None:
+    """By three rules at once: each has windows of its own."""
+    await asyncio.gather(*(_randomly(either, *case) for case in [(1, 20), (7, 60), (50, 200)]))
+
+
+async def _randomly(either: Limits, limit: int, rate: int) -> None:
     chance = random.Random(limit)  # noqa: S311 - of a test
-    rule = Rule("random", limit, 1)
+    rule = Rule(f"random-{limit}", limit, 1)
     times = [chance.uniform(0, 3.5) for _ in range(int(3.5 * rate))]
     bursts = [at for at in chance.choices(times, k=3) for _ in range(limit + 5)]
     takes = await asyncio.gather(*(seen(either, rule, at) for at in [*times, *bursts]))
@@ -196,12 +198,12 @@ async def test_refusals_do_not_lengthen_the_wait(either: Limits) -> None:
 async def test_after_the_wait_that_is_told_one_more_is_allowed_and_a_second_before_not(
     either: Limits,
 ) -> None:
-    rule = Rule("told", 2, 3)
+    rule = Rule("told", 2, 2)
     assert await allowed(either, rule)
     await asyncio.sleep(0.3)
     assert await allowed(either, rule)
     refused = await refusal(either, (rule, ADA))
-    assert (refused.retry_after_seconds, refused.limit, refused.remaining) == (3, 2, 0)
+    assert (refused.retry_after_seconds, refused.limit, refused.remaining) == (2, 2, 0)
     await asyncio.sleep(refused.retry_after_seconds - 1)
     assert (await refusal(either, (rule, ADA))).retry_after_seconds == 1
     await asyncio.sleep(1)
@@ -343,10 +345,10 @@ async def test_processes_share_a_window(clean: Stores) -> None:
     command_line = (sys.executable, "-c", _TAKE_SIXTY, clean.redis_url)
     children = [
         await asyncio.create_subprocess_exec(*command_line, stdout=subprocess.PIPE)
-        for _ in range(3)
+        for _ in range(2)
     ]
     told = [(await child.communicate())[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0, 0]
+    assert [child.returncode for child in children] == [0, 0]
     assert sum(map(int, told)) == 40
 
 

@@ -16,9 +16,12 @@ from picopay.charges.errors import MerchantBalanceInsufficient, RefundExceedsCha
 from picopay.charges.model import Approved, Busy, Charge, Refund
 from picopay.idempotency.errors import KeyReused
 from picopay.infra import db as infra
+from picopay.infra import sessions
 from picopay.infra.db import DatabaseUnavailable, Db, OutcomeUnknown
 from picopay.kernel.errors import Overloaded, Refused
 from picopay.users import service as users
+
+IDLE_SECONDS = 4  # of a transaction that nobody ends; ten outside of tests
 
 
 @pytest.fixture(autouse=True)
@@ -196,6 +199,13 @@ async def test_a_lost_commit_is_looked_up_and_ends_in_one_refund(
     assert await refunds.refund(db, a_refund(charge, 700, key="a")) == (made, True)
 
 
+@pytest.fixture
+def soon_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is away is waited for a tenth of what it is outside of tests."""
+    monkeypatch.setattr(Db.retrying, "__defaults__", (infra.LOST_DATABASE_SECONDS / 10,))
+
+
+@pytest.mark.usefixtures("soon_lost")
 @pytest.mark.parametrize("case", [(Cut.BEFORE_COMMIT, 0), (Cut.AFTER_COMMIT, 1)])
 async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unknown(
     db: Db,
@@ -217,6 +227,7 @@ async def test_a_database_that_stays_lost_during_commit_leaves_the_outcome_unkno
     assert await refunded(db) == (700, 1, 1, 1)
 
 
+@pytest.mark.usefixtures("soon_lost")
 async def test_a_database_lost_before_commit_is_unavailable_and_nothing_is_made(
     db: Db, lossy_db: Db, proxy: PostgresProxy, charge: Charge
 ) -> None:
@@ -230,8 +241,10 @@ async def test_a_database_lost_before_commit_is_unavailable_and_nothing_is_made(
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A COMMIT without an answer is given up soon."""
+    """A COMMIT without an answer is given up soon, and by PostgreSQL a little later."""
     monkeypatch.setattr(infra, "BOUNDARY_TIMEOUT_SECONDS", 1)
+    idle = "idle_in_transaction_session_timeout"
+    monkeypatch.setitem(sessions.REQUESTS.settings, idle, f"{IDLE_SECONDS}s")
 
 
 @pytest.mark.usefixtures("hasty")
@@ -252,6 +265,7 @@ async def test_a_connection_that_falls_silent_at_commit_is_settled_all_the_same(
     assert await refunded(db) == (700, 1, 1, 1)
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_a_commit_in_doubt_whose_key_stays_locked_is_not_told_as_if_nothing_was_done(
     db: Db,
     lossy_db: Db,
@@ -259,7 +273,6 @@ async def test_a_commit_in_doubt_whose_key_stays_locked_is_not_told_as_if_nothin
     charge: Charge,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(infra, "BOUNDARY_TIMEOUT_SECONDS", 1)
     monkeypatch.setattr(refunds, "LOCKED_SECONDS", 0.5)
     proxy.hole = Hole(b"COMMIT\x00", heard=False)
     with pytest.raises(OutcomeUnknown):

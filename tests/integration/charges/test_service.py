@@ -209,6 +209,7 @@ async def test_a_lost_commit_is_looked_up_and_ends_in_one_charge(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "LOST_DATABASE_SECONDS", 0.5)
+    monkeypatch.setattr(Db.retrying, "__defaults__", (0.5,))
 
 
 @pytest.mark.parametrize("case", [(Cut.BEFORE_COMMIT, 0), (Cut.AFTER_COMMIT, 1)])

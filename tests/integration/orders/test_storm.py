@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from tests.conftest import TABLES, Stores
+from tests.conftest import Stores, empty
 
 from picopay.catalog import check as catalog_check
 from picopay.catalog import service as catalog
@@ -79,7 +79,7 @@ class Shopkeeper:
 
     def open(self) -> list[UUID]:
         """Two products; all else is forgotten."""
-        self.wait(self.owner.execute(f"TRUNCATE {TABLES}"))
+        self.wait(empty(self.owner))
         price = Money(250, "USD")
         made = [NewProduct(new_id(), f"Thing {n}", price, STOCK, is_active=True) for n in range(2)]
         self.wait(catalog.create(self.db, made))
@@ -142,7 +142,7 @@ class Shopkeeper:
         return self.wait(work())
 
     def close(self) -> None:
-        self.wait(self.owner.execute(f"TRUNCATE {TABLES}"))
+        self.wait(empty(self.owner))
         self.wait(self.owner.close())
         self.wait(self.settler.close())
         self.wait(self.db.close())

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from hypothesis import strategies as st
-from tests.conftest import Stores
+from tests.conftest import Stores, empty
 from tests.integration.outbox.account import TICK_SECONDS
 
 from picopay.infra.db import Db
@@ -69,6 +69,9 @@ class Bench:
 
     def as_owner(self, statement: str, *arguments: object) -> list[Any]:
         return self.wait(self.owner.fetch(statement, *arguments))
+
+    def empty(self) -> None:
+        self.wait(empty(self.owner))
 
     def append(self, events: Sequence[NewEvent]) -> None:
         async def work() -> None:

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType] - untyped
 )
-from tests.conftest import TABLES, Stores
+from tests.conftest import Stores
 from tests.integration.outbox.account import TICK_SECONDS, Account, Letter
 from tests.integration.outbox.bench import (
     BREAKING,
@@ -49,7 +49,7 @@ picks = st.integers(0, 4 * 2**REMEMBERED - 1)
 def bench(stores: Stores) -> Iterator[Bench]:
     bench = Bench(stores)
     yield bench
-    bench.as_owner(f"TRUNCATE {TABLES}")
+    bench.empty()
     bench.close()
 
 
@@ -62,7 +62,7 @@ class Outbox(RuleBasedStateMachine):
         self.effects: set[tuple[str, int]] = set()
         HANDLED.clear()
         MOURNED.clear()
-        bench.as_owner(f"TRUNCATE {TABLES}")
+        bench.empty()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         self.account.step += 1
