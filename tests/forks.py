@@ -5,6 +5,7 @@ in a process, an environment and a folder of its own. This file is also that pro
 """
 
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -106,6 +107,14 @@ def run_command(
     return subprocess.CompletedProcess(**_ask("run", arguments, environment, cwd=cwd))
 
 
+def run_script(
+    script: Path, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path
+) -> subprocess.CompletedProcess[str]:
+    """As Python runs one that uses `picopay`."""
+    answer = _ask("run", arguments, environment, cwd=cwd, script=str(script))
+    return subprocess.CompletedProcess(**answer)
+
+
 def _ask(
     what: str, arguments: Sequence[str], environment: Mapping[str, str], *, cwd: Path, **more: str
 ) -> dict[str, Any]:
@@ -143,11 +152,23 @@ def _serve() -> None:
         import_module(f"picopay.cli.{name.replace('-', '_')}")
     for served in ("cli.application", "app", "infra.protocol", "infra.accepting"):
         import_module(f"picopay.{served}")
+    _settle()
     for line in sys.stdin:
         wanted = json.loads(line)
         answer = (_spawned if wanted["what"] == "spawn" else _ran)(main.main, wanted)
         sys.stdout.write(json.dumps({"number": wanted["number"], "answer": answer}) + "\n")
         sys.stdout.flush()
+
+
+def _settle() -> None:
+    """What each fork would otherwise do again, with the same result for all of them.
+
+    A server collects its garbage when it starts: in a fork that would visit all that was imported,
+    and with it copy nearly every page.
+    """
+    import_module("sqlalchemy.orm").configure_mappers()
+    gc.collect()
+    gc.freeze()
 
 
 def _ran(main: Any, wanted: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -212,12 +233,16 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
     os.environ.update(wanted["environment"])
     os.chdir(wanted["cwd"])
     tempfile.tempdir = None  # to be found anew
-    sys.argv = sys.orig_argv = ["picopay", *wanted["arguments"]]
+    sys.argv = sys.orig_argv = [wanted.get("script", "picopay"), *wanted["arguments"]]
     status = 1
     try:
         if "FAULT" in os.environ:
             _customize(os.environ["PYTHONPATH"])
-        main()
+        if "script" in wanted:
+            sys.path.insert(0, str(Path(wanted["script"]).parent))
+            runpy.run_path(wanted["script"], run_name="__main__")
+        else:
+            main()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

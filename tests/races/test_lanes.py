@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.timeout(600),  # by night it waits for minutes of others' kills
 ]
 
-LOCKED_SECONDS = 5
+LOCKED_SECONDS = 4
 # So long a main lane itself waits for a merchant, once; then it is watched. PostgreSQL counts
 # its 250 ms twice when another process waits too: for the place in the queue, and for the row.
 GIVEN_UP_SECONDS = 0.6
@@ -108,7 +108,7 @@ async def test_a_bulk_request_under_way_hardly_delays_single_charges(pair: Pair)
     async def measured() -> list[Answer]:
         end = asyncio.Event()
         load = asyncio.create_task(until(end, bulk, 1))
-        answers = await measure(pair.callers, others, 4)
+        answers = await measure(pair.callers, others, 3)
         end.set()
         measured_figure("bulk_charges", sum(await load))
         return answers

@@ -110,7 +110,7 @@ async def test_a_server_that_is_told_twice_to_end_answers_with_problems_still(si
 async def test_a_draining_server_says_so_and_serves_on_for_a_while(
     site: Site, workers: int
 ) -> None:
-    server = site.serve(workers=workers, environment={"SHUTDOWN_DRAIN_SECONDS": "4"})
+    server = site.serve(workers=workers, environment={"SHUTDOWN_DRAIN_SECONDS": "2"})
     async with caller(server.url) as by, aiohttp.ClientSession(server.url) as asking:
         (user,) = await by.new_users(1)
         assert await _readiness(asking) == (200, "healthy", None)
