@@ -16,6 +16,7 @@ import asyncpg
 import httpx2
 import hypothesis
 import pytest
+import structlog
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from tests.forks import run_command
@@ -32,6 +33,14 @@ hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any-machine")
+
+# An exception that is logged is shown with every frame's variables otherwise, which takes seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # A shell lets what runs in its background ignore interrupts, and all that it starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
