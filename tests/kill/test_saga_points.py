@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.kill, pytest.mark.timeout(240)]
 
 ADMIN = "an-admin-secret-for-tests"
 STOCK = 10_000
-TIMEOUT_SECONDS = 3
+TIMEOUT_SECONDS = 2
 SHOP = {
     "PICOPAY_WORKER": "false",
     "ADMIN_SECRET": ADMIN,

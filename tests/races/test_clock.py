@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from tests.embedded.world import wait_until
+from tests.kill.crew import Worker
 from tests.processes import PICOPAY, Site, clean_environment
 from tests.races.load import Caller, caller
 from tests.races.truth import connected
@@ -36,7 +37,7 @@ START_SECONDS_MAX = 20
 
 
 @contextmanager
-def worker(site: Site, told: Path, shift_seconds: int, gate: Path | None = None) -> Generator[None]:
+def wrong_worker(site: Site, told: Path, shift_seconds: int, gate: Path) -> Generator[None]:
     """A `picopay worker` of its own, which tells the file what time it is for it.
 
     While there is a gate, what it has claimed waits.
@@ -46,7 +47,7 @@ def worker(site: Site, told: Path, shift_seconds: int, gate: Path | None = None)
         "PYTHONPATH": str(SHIM),
         "CLOCK_SHIFT_SECONDS": str(shift_seconds),
         "CLOCK_TOLD": str(told),
-        "CLOCK_GATE": str(gate or told.with_suffix(".no-gate")),
+        "CLOCK_GATE": str(gate),
     }
     with told.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(
@@ -68,6 +69,17 @@ def worker(site: Site, told: Path, shift_seconds: int, gate: Path | None = None)
         process.wait(30)
 
 
+@contextmanager
+def right_worker(site: Site) -> Generator[None]:
+    worker = Worker(site.data_dir, {"OUTBOX_LEASE_SECONDS": str(LEASE_SECONDS)})
+    try:
+        worker.wait_until_started()
+        yield
+        assert worker.is_running(), worker.log.read_text()
+    finally:
+        worker.stop()
+
+
 @pytest.mark.parametrize("shift_seconds", [-600, pytest.param(600, marks=pytest.mark.nightly)])
 async def test_a_worker_whose_clock_is_wrong_keeps_delays_and_leases(
     site: Site, tmp_path: Path, shift_seconds: int
@@ -81,12 +93,12 @@ async def test_a_worker_whose_clock_is_wrong_keeps_delays_and_leases(
     bodies = transactions(20)
     gate = tmp_path / "gate"
     async with caller(server.url) as by, connected(site.database_url) as owner:
-        with worker(site, tmp_path / "shifted", shift_seconds, gate):
+        with wrong_worker(site, tmp_path / "shifted", shift_seconds, gate):
             assert {a.status for a in await send_all(by, bodies[:10])} == {202}
             await until_processed(site.database_url, 10, DELAY_SECONDS + LATE_SECONDS_MAX)
             gate.touch()
             held = await _held_by_all_its_slots(by, owner, bodies[10:])
-            with worker(site, tmp_path / "right", 0):
+            with right_worker(site):
                 rest = bodies[10 + TRANSFERS.concurrency :]
                 assert {a.status for a in await send_all(by, rest)} == {202}
                 await _assert_leases_hold(owner, held)
