@@ -45,11 +45,13 @@ def wrong_worker(site: Site, told: Path, shift_seconds: int, gate: Path) -> Gene
     environment = {
         "OUTBOX_LEASE_SECONDS": str(LEASE_SECONDS),
         "PYTHONPATH": str(SHIM),
+        "LOG_LEVEL": "INFO",
         "CLOCK_SHIFT_SECONDS": str(shift_seconds),
         "CLOCK_TOLD": str(told),
         "CLOCK_GATE": str(gate),
     }
-    with told.with_suffix(".log").open("ab") as log:
+    log_file = told.with_suffix(".log")
+    with log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, PICOPAY, "worker", "--data-dir", site.data_dir],
             env=clean_environment() | environment,
@@ -62,8 +64,9 @@ def wrong_worker(site: Site, told: Path, shift_seconds: int, gate: Path) -> Gene
         wait_until(lambda: told.exists() and bool(told.read_text()))
         for clock in told.read_text().split():
             assert float(clock) - time.time() == pytest.approx(shift_seconds, abs=30)
+        wait_until(lambda: "worker.started" in log_file.read_text())  # it imports everything first
         yield
-        assert process.poll() is None, told.with_suffix(".log").read_text()
+        assert process.poll() is None, log_file.read_text()
     finally:
         process.terminate()
         process.wait(30)
