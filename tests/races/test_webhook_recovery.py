@@ -35,11 +35,11 @@ async def test_webhooks_go_on_by_themselves_when_postgresql_is_stopped_under_loa
     async with caller(server.url) as by:
         sending = [asyncio.create_task(_send(by, end, accepted)) for _ in range(SENDERS)]
         for _ in range(2):
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(2)
             before = site.world.postmaster()
             os.kill(before, signal.SIGQUIT)
             await asyncio.to_thread(wait_until, lambda was=before: _is_another(site, was))
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2)
         end.set()
         await asyncio.gather(*sending)
     moments = sorted(moment for moment, _ in accepted)
