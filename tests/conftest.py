@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import os
 import signal
-import subprocess
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -351,9 +350,6 @@ def made(run_folder: Path) -> Path:
 @pytest.fixture
 def site(tmp_path: Path, made: Path, noisy: None) -> Iterator[Site]:
     """A data directory of the test's own, with servers that it may kill."""
-    site = Site(tmp_path)
-    subprocess.run(["cp", "-a", made, site.data_dir], check=True)
-    for port in site.data_dir.glob("*.port"):  # which another copy may have by now
-        port.unlink()
+    site = Site.copied(made, tmp_path)
     yield site
     site.close()

@@ -152,13 +152,23 @@ def _serve() -> None:
         import_module(f"picopay.cli.{name.replace('-', '_')}")
     for served in ("cli.application", "app", "infra.protocol", "infra.accepting"):
         import_module(f"picopay.{served}")
-    import_module("sqlalchemy.orm").configure_mappers()  # else each fork would at its first query
-    gc.freeze()  # what is shared stays shared when a fork collects
+    _settle()
     for line in sys.stdin:
         wanted = json.loads(line)
         answer = (_spawned if wanted["what"] == "spawn" else _ran)(main.main, wanted)
         sys.stdout.write(json.dumps({"number": wanted["number"], "answer": answer}) + "\n")
         sys.stdout.flush()
+
+
+def _settle() -> None:
+    """What each fork would otherwise do again, with the same result for all of them.
+
+    A server collects its garbage when it starts: in a fork that would visit all that was imported,
+    and with it copy nearly every page.
+    """
+    import_module("sqlalchemy.orm").configure_mappers()
+    gc.collect()
+    gc.freeze()
 
 
 def _ran(main: Any, wanted: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -223,7 +233,7 @@ def _become(main: Any, wanted: Any, out: int, err: int) -> NoReturn:  # noqa: AN
     os.environ.update(wanted["environment"])
     os.chdir(wanted["cwd"])
     tempfile.tempdir = None  # to be found anew
-    sys.argv = sys.orig_argv = ["picopay", *wanted["arguments"]]
+    sys.argv = sys.orig_argv = [wanted.get("script", "picopay"), *wanted["arguments"]]
     status = 1
     try:
         if "FAULT" in os.environ:

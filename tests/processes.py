@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from tests.embedded.world import World, wait_until
+from tests.embedded.world import World, parent_of, pids, wait_until
 from tests.forks import Process, run_command, spawn_command
 
 from picopay.embedded import status
@@ -91,9 +91,9 @@ class Server:
     def pids(self) -> set[int]:
         """The process and all that descend from it."""
         children: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (parent := _parent(int(entry.name))):
-                children.setdefault(parent, []).append(int(entry.name))
+        for pid in pids():
+            if parent := parent_of(pid):
+                children.setdefault(parent, []).append(pid)
         found = [self.process.pid]
         for pid in found:
             found.extend(children.get(pid, []))
@@ -128,6 +128,13 @@ class Site:
         self.data_dir = self.world.data_dir
         self._servers: list[Server] = []
 
+    @classmethod
+    def copied(cls, made: Path, folder: Path) -> Self:
+        """With a copy of a database that nobody uses."""
+        site = cls(folder)
+        site.world.copy(made)
+        return site
+
     def serve(self, *, workers: int = 1, environment: Mapping[str, str] | None = None) -> Server:
         server = Server(self.data_dir, workers=workers, environment=environment)
         self.adopt(server)
@@ -156,15 +163,11 @@ class Site:
         return self.world.processes().union(*serving)
 
     def close(self) -> None:
+        """However it can: what is asked about an end in order, a test has asked by then."""
         for server in self._servers:
             if server.is_running():
-                server.process.terminate()
-        for server in self._servers:
-            if server.is_running():
-                try:
-                    server.process.wait(STOP_SECONDS_MAX)
-                except subprocess.TimeoutExpired:
-                    server.kill()
+                server.kill()
+        self.world.end_at_once()
         self.world.clean_up()
         wait_until(lambda: not self.world.processes())
 
@@ -241,11 +244,3 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(text.rpartition(")")[2].split()[1])

@@ -112,13 +112,13 @@ async def test_a_committed_row_survives_the_death_of_everything(world: World) ->
         assert answers(lease.servers.redis_url)
 
 
-async def test_a_start_cut_short_anywhere_can_be_repeated(world: World) -> None:
+async def test_a_start_cut_short_anywhere_can_be_repeated(new_world: World) -> None:
     for pause in (0.05, 0.15, 0.3, 0.45, 0.6):
-        user = world.start_user()
+        user = new_world.start_user()
         with pytest.raises(subprocess.TimeoutExpired):
             user.wait(pause)
-        world.kill_everything(user)
-    with acquire(world.data_dir) as lease:
+        new_world.kill_everything(user)
+    with acquire(new_world.data_dir) as lease:
         assert await fetch(lease.servers.database_url, "SELECT 1") == 1
 
 
@@ -135,12 +135,13 @@ async def test_a_server_that_outlived_its_keeper_is_stopped(world: World) -> Non
         assert not is_alive(postmaster)
 
 
-def test_a_live_server_that_is_not_ours_is_refused(world: World, tmp_path: Path) -> None:
-    with acquire(world.data_dir) as lease:
-        pass
-    assert lease.stopped(30)
-    with acquire(tmp_path / "other"):
-        theirs = int((tmp_path / "other/postgres/pgdata/postmaster.pid").read_text().split()[0])
+def test_a_live_server_that_is_not_ours_is_refused(
+    world: World, made: Path, tmp_path: Path
+) -> None:
+    other = World(tmp_path / "other")
+    other.copy(made)
+    with acquire(other.data_dir):
+        theirs = other.postmaster()
         (world.data_dir / "postgres/pgdata/postmaster.pid").write_text(f"{theirs}\n")
         with pytest.raises(EmbeddedError, match=f"in use by process {theirs}"):
             acquire(world.data_dir)
@@ -148,9 +149,6 @@ def test_a_live_server_that_is_not_ours_is_refused(world: World, tmp_path: Path)
 
 
 def test_a_number_that_went_to_another_program_is_no_server(world: World) -> None:
-    with acquire(world.data_dir) as lease:
-        pass
-    assert lease.stopped(30)
     for pid_file in ("postgres/pgdata/postmaster.pid", "valkey/valkey.pid"):
         (world.data_dir / pid_file).write_text(f"{os.getpid()}\n")
     with acquire(world.data_dir) as lease:
@@ -170,9 +168,6 @@ async def test_a_port_taken_meanwhile_is_replaced(world: World, port_file: str) 
 
 
 def test_a_programme_that_cannot_start_is_told_with_its_last_words(world: World) -> None:
-    with acquire(world.data_dir) as lease:
-        pass
-    assert lease.stopped(30)
     with (world.data_dir / "postgres/pgdata/postgresql.conf").open("a") as settings:
         settings.write("work_mem = lots\n")
     with pytest.raises(EmbeddedError, match=r"(?s)PostgreSQL did not start.*work_mem"):

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from picopay.embedded import status
 
 WAIT_SECONDS_MAX = 30.0
+_READ_BYTES = 65_536
 
 # It learns its directory from standard input, so that only keepers and servers show it.
 _USER = """
@@ -36,6 +37,12 @@ class World:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self._users: list[subprocess.Popen[str]] = []
+
+    def copy(self, made: Path) -> None:
+        """Begin with the database of another directory, which nobody uses."""
+        subprocess.run(["cp", "-a", made, self.data_dir], check=True)  # whose owner must stay
+        for port in self.data_dir.glob("*.port"):  # which another copy may have by now
+            port.unlink()
 
     def start_user(self, mode: str = "persistent") -> subprocess.Popen[str]:
         user = subprocess.Popen(
@@ -74,10 +81,9 @@ class World:
 
     def processes(self) -> set[int]:
         """Keeper and servers, found by the directory in their command lines, with backends."""
-        commands = {pid: _read(pid, "cmdline") for pid in _pids()}
-        ours = {pid for pid, command in commands.items() if str(self.data_dir) in command}
-        parents = {pid: _read(pid, "stat").rpartition(")")[2].split()[1:2] for pid in commands}
-        return ours | {pid for pid, up in parents.items() if up and int(up[0]) in ours}
+        everybody, wanted = pids(), os.fsencode(self.data_dir)
+        ours = {pid for pid in everybody if wanted in _read(pid, "cmdline")}
+        return ours | ({pid for pid in everybody if parent_of(pid) in ours} if ours else set())
 
     def kill_keeper(self) -> None:
         """A killed process ends a moment later: until then its locks hold."""
@@ -92,6 +98,17 @@ class World:
 
     def wait_for_nothing(self) -> None:
         wait_until(lambda: not self.processes())
+
+    def end_at_once(self) -> None:
+        """When nobody looks at the data any more: PostgreSQL writes nothing, and waits for nobody.
+
+        Told to stop at once, it still takes its shared memory along, as it does not when killed.
+        """
+        with contextlib.suppress(AssertionError):
+            kill(self.keeper())
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if (postmaster := self.postmaster()) in self.processes():
+                os.kill(postmaster, signal.SIGQUIT)
 
     def clean_up(self) -> None:
         for user in self._users:
@@ -145,12 +162,25 @@ async def fetch_when_up(database_url: str, statement: str) -> object:
             time.sleep(0.05)  # noqa: ASYNC251  (nothing else runs in this loop)
 
 
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+def parent_of(pid: int) -> int | None:
+    """None for a process that is gone."""
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else None
 
 
-def _read(pid: int, name: str) -> str:
+def pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - see below
+
+
+def _read(pid: int, name: str) -> bytes:
+    """As plain as can be: whoever waits for processes to end reads all of them again and again."""
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
+        descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
     except (FileNotFoundError, ProcessLookupError):
-        return ""
+        return b""
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    except ProcessLookupError:
+        return b""
+    finally:
+        os.close(descriptor)

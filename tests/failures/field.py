@@ -34,12 +34,18 @@ class Field:
 
 
 @asynccontextmanager
-async def field(folder: Path) -> AsyncGenerator[Field]:
-    """Whatever is killed there is started again, by its keeper or by who supervises."""
-    site = Site(folder)
+async def field(folder: Path, made: Path | None = None) -> AsyncGenerator[Field]:
+    """Whatever is killed there is started again, by its keeper or by who supervises.
+
+    With a database that was made before, the clocks there are always right: programs whose clocks
+    may be wrong have to import everything anew.
+    """
+    site = Site(folder) if made is None else Site.copied(made, folder)
+    clocks = {"PYTHONPATH": str(CLOCK), "CLOCK_JUMP": str(folder / "clock-jump")}
     with await asyncio.to_thread(acquire, site.data_dir) as lease:
         lease.watch(lambda _: None)
-        await asyncio.to_thread(_migrate, site)
+        if made is None:
+            await asyncio.to_thread(_migrate, site)
         database, cache = Line(site.database_url), Line(site.redis_url)
         async with database.running(), cache.running():
             environment = {
@@ -47,9 +53,7 @@ async def field(folder: Path) -> AsyncGenerator[Field]:
                 "REDIS_URL": cache.url,
                 "PICOPAY_ENV": "development",
                 "PICOPAY_DATA_DIR": str(site.data_dir),
-                "PYTHONPATH": str(CLOCK),
-                "CLOCK_JUMP": str(folder / "clock-jump"),
-            }
+            } | (clocks if made is None else {})
             crew = await asyncio.to_thread(Crew, site, environment)
             try:
                 await asyncio.to_thread(crew.be, 1)

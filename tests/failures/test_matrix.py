@@ -24,8 +24,8 @@ async def test_no_fault_loses_or_doubles_anything(tmp_path: Path, noisy: None) -
 
 
 @pytest.fixture
-async def at(tmp_path: Path, noisy: None) -> AsyncIterator[Field]:
-    async with field(tmp_path) as at:
+async def at(tmp_path: Path, made: Path, noisy: None) -> AsyncIterator[Field]:
+    async with field(tmp_path, made) as at:
         yield at
 
 

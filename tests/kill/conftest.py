@@ -1,6 +1,7 @@
 """A server and its crew of workers, for the tests that kill only workers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.kill.crew import Crew
@@ -8,8 +9,8 @@ from tests.processes import Site
 
 
 @pytest.fixture(scope="session")
-def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
+def crew(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     """Started once a test process; each test has accounts of its own there."""
-    crew = Crew(Site(tmp_path_factory.mktemp("crew")))
+    crew = Crew(Site.copied(made, tmp_path_factory.mktemp("crew")))
     yield crew
     crew.close()

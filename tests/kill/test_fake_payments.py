@@ -51,7 +51,7 @@ async def test_payments_survive_a_killed_server_and_are_told_as_they_were_decide
     """Decided at a rate of one half, told after a restart at a rate of nought."""
     server = site.serve(environment=QUICK | {"FAKE_PAYMENT_SUCCESS_RATE": "0.5"})
     async with receiving(SECRET) as receiver:
-        ids = await ask(server, receiver.url, delay_seconds=6)
+        ids = await ask(server, receiver.url, delay_seconds=4)
         server.stop(signal.SIGKILL)
         assert receiver.received == []
         server.start({"FAKE_PAYMENT_SUCCESS_RATE": "0"})

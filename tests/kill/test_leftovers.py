@@ -47,7 +47,7 @@ def test_nothing_is_left_running(site: Site, workers: int, number: signal.Signal
 
 
 @pytest.mark.parametrize(
-    "seconds", [0, *(pytest.param(s, marks=pytest.mark.nightly) for s in (0.1, 0.6)), 0.3]
+    "seconds", [0, *(pytest.param(s, marks=pytest.mark.nightly) for s in (0.1, 0.3, 0.6))]
 )
 def test_a_server_killed_at_its_start_leaves_no_worker_behind(site: Site, seconds: float) -> None:
     """Its workers are there already, and import what they need."""

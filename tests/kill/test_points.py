@@ -92,8 +92,15 @@ async def test_a_postgresql_killed_at_any_point_leaves_each_key_exactly_one_char
     assert struck.server.stop() == 0
 
 
+# Of the two by night it knows nothing: nobody asks it between a claim and the end of a COMMIT.
 @pytest.mark.parametrize(
-    "point", ["after_claim", "before_commit", "after_commit", "during_cache_write"]
+    "point",
+    [
+        pytest.param("after_claim", marks=pytest.mark.nightly),
+        pytest.param("before_commit", marks=pytest.mark.nightly),
+        "after_commit",
+        "during_cache_write",
+    ],
 )
 async def test_a_valkey_killed_at_any_point_is_noticed_by_nobody(site: Site, point: str) -> None:
     struck = Struck(site, point, "valkey")

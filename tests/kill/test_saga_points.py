@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.kill, pytest.mark.timeout(240)]
 
 ADMIN = "an-admin-secret-for-tests"
 STOCK = 10_000
-TIMEOUT_SECONDS = 3
+TIMEOUT_SECONDS = 2
 SHOP = {
     "PICOPAY_WORKER": "false",
     "ADMIN_SECRET": ADMIN,
@@ -163,10 +163,10 @@ async def test_every_order_ends_while_valkey_hangs_and_when_it_is_killed(shop: S
         customers = Customers(await a_product(by), by)
         stopped = world.valkey()
         os.kill(stopped, signal.SIGSTOP)
-        await customers.buy(after(2))
+        await customers.buy(after(1))
         hanging = len(customers.placed)
         os.kill(stopped, signal.SIGKILL)
-        await customers.buy(after(2))
+        await customers.buy(after(1))
         await asyncio.to_thread(wait_until, lambda: world.valkey() != stopped)
         await customers.buy(after(1))
         assert 0 < hanging < len(customers.placed)

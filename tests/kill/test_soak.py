@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -32,16 +31,16 @@ VICTIMS = ["worker", "worker", "server", "postgres", "valkey", "cache"]
 
 
 @pytest.fixture
-def killed_crew(tmp_path: Path) -> Iterator[Crew]:
+def killed_crew(site: Site) -> Iterator[Crew]:
     """On a data directory of its own, since everything there is killed."""
-    crew = Crew(Site(tmp_path))
+    crew = Crew(site)
     yield crew
     crew.close()
 
 
 @pytest.mark.parametrize(
     "seconds",
-    [15, pytest.param(300, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])],
+    [10, pytest.param(300, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])],
 )
 async def test_random_kills_lose_no_webhook_and_no_charge_and_double_none(
     killed_crew: Crew, seconds: int

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from tests.processes import Server, Site
@@ -9,8 +10,8 @@ from tests.races.load import Caller, Wish, caller
 
 
 @pytest.fixture(scope="session")
-def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("two"))
+def shared_site(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site.copied(made, tmp_path_factory.mktemp("two"))
     yield site
     site.close()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from tests.embedded.world import wait_until
+from tests.kill.crew import Worker
 from tests.processes import PICOPAY, Site, clean_environment
 from tests.races.load import Caller, caller
 from tests.races.truth import connected
@@ -31,12 +32,12 @@ SHIM = Path(__file__).parent / "clock"
 DELAY_SECONDS = 1
 LATE_SECONDS_MAX = 5
 LEASE_SECONDS = 1
-HELD_SECONDS = 4 * LEASE_SECONDS
+HELD_SECONDS = 3 * LEASE_SECONDS
 START_SECONDS_MAX = 20
 
 
 @contextmanager
-def worker(site: Site, told: Path, shift_seconds: int, gate: Path | None = None) -> Generator[None]:
+def wrong_worker(site: Site, told: Path, shift_seconds: int, gate: Path) -> Generator[None]:
     """A `picopay worker` of its own, which tells the file what time it is for it.
 
     While there is a gate, what it has claimed waits.
@@ -44,11 +45,13 @@ def worker(site: Site, told: Path, shift_seconds: int, gate: Path | None = None)
     environment = {
         "OUTBOX_LEASE_SECONDS": str(LEASE_SECONDS),
         "PYTHONPATH": str(SHIM),
+        "LOG_LEVEL": "INFO",
         "CLOCK_SHIFT_SECONDS": str(shift_seconds),
         "CLOCK_TOLD": str(told),
-        "CLOCK_GATE": str(gate or told.with_suffix(".no-gate")),
+        "CLOCK_GATE": str(gate),
     }
-    with told.with_suffix(".log").open("ab") as log:
+    log_file = told.with_suffix(".log")
+    with log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, PICOPAY, "worker", "--data-dir", site.data_dir],
             env=clean_environment() | environment,
@@ -61,11 +64,23 @@ def worker(site: Site, told: Path, shift_seconds: int, gate: Path | None = None)
         wait_until(lambda: told.exists() and bool(told.read_text()))
         for clock in told.read_text().split():
             assert float(clock) - time.time() == pytest.approx(shift_seconds, abs=30)
+        wait_until(lambda: "worker.started" in log_file.read_text())  # it imports everything first
         yield
-        assert process.poll() is None, told.with_suffix(".log").read_text()
+        assert process.poll() is None, log_file.read_text()
     finally:
         process.terminate()
         process.wait(30)
+
+
+@contextmanager
+def right_worker(site: Site) -> Generator[None]:
+    worker = Worker(site.data_dir, {"OUTBOX_LEASE_SECONDS": str(LEASE_SECONDS)})
+    try:
+        worker.wait_until_started()
+        yield
+        assert worker.is_running(), worker.log.read_text()
+    finally:
+        worker.stop()
 
 
 @pytest.mark.parametrize("shift_seconds", [-600, pytest.param(600, marks=pytest.mark.nightly)])
@@ -81,12 +96,12 @@ async def test_a_worker_whose_clock_is_wrong_keeps_delays_and_leases(
     bodies = transactions(20)
     gate = tmp_path / "gate"
     async with caller(server.url) as by, connected(site.database_url) as owner:
-        with worker(site, tmp_path / "shifted", shift_seconds, gate):
+        with wrong_worker(site, tmp_path / "shifted", shift_seconds, gate):
             assert {a.status for a in await send_all(by, bodies[:10])} == {202}
             await until_processed(site.database_url, 10, DELAY_SECONDS + LATE_SECONDS_MAX)
             gate.touch()
             held = await _held_by_all_its_slots(by, owner, bodies[10:])
-            with worker(site, tmp_path / "right", 0):
+            with right_worker(site):
                 rest = bodies[10 + TRANSFERS.concurrency :]
                 assert {a.status for a in await send_all(by, rest)} == {202}
                 await _assert_leases_hold(owner, held)

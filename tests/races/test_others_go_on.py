@@ -19,13 +19,17 @@ from tests.races.load import (
     measured_figure,
     until,
 )
-from tests.races.truth import assert_each_charged_once, balance, locked
+from tests.races.truth import assert_each_charged_once, balances, locked
 
 pytestmark = [
     pytest.mark.kill,
     pytest.mark.usefixtures("quiet"),
     pytest.mark.timeout(600),  # by night it waits for minutes of others' kills
 ]
+
+# Of 450 charges the p99 is the fifth slowest.
+MEASURED_SECONDS = 3
+LOCKED_SECONDS = 5
 
 
 def charge_in_turn(pair: Pair, wishes: Sequence[Wish]) -> list[asyncio.Task[Answer]]:
@@ -42,12 +46,12 @@ async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_us
         mine = [Wish.of(stuck) for _ in range(40)]
         async with locked(pair.url, f"user:{stuck}"):
             waiting = charge_in_turn(pair, mine)
-            answers = await measure(pair.callers, others, 5)
+            answers = await measure(pair.callers, others, LOCKED_SECONDS)
             assert not any(task.done() for task in waiting)
             assert get(pair.servers[0].port, "/health", timeout_seconds=1)[0] == 200
         late = await asyncio.gather(*waiting)
         assert {answer.status for answer in late} == {200}
-        assert min(answer.seconds for answer in late) > 4
+        assert min(answer.seconds for answer in late) > LOCKED_SECONDS - 1
         wishes.extend(mine)
         return answers
 
@@ -84,7 +88,7 @@ async def test_a_payer_hot_in_two_processes_does_not_slow_others_down(pair: Pair
             asyncio.create_task(until(end, lambda c=c: _charge(c, hot, made), 4))
             for c in pair.callers
         ]
-        answers = await measure(pair.callers, others, 4)
+        answers = await measure(pair.callers, others, MEASURED_SECONDS)
         end.set()
         assert {a.status for answers in await asyncio.gather(*load) for a in answers} == {200}
         return answers
@@ -108,7 +112,7 @@ async def test_a_merchant_hot_in_two_processes_does_not_slow_others_down(pair: P
             asyncio.create_task(until(end, lambda by=by, user=user: _charge(by, user, made), 1))
             for by, user in zip(pair.callers * 8, busy, strict=True)
         ]
-        answers = await measure(pair.callers, others, 4)
+        answers = await measure(pair.callers, others, MEASURED_SECONDS)
         end.set()
         assert {a.status for answers in await asyncio.gather(*load) for a in answers} == {200}
         return answers
@@ -148,21 +152,21 @@ async def test_512_connections_freeze_neither_the_server_nor_its_health(pair: Pa
         load = asyncio.create_task(
             until(end, lambda: crowd.charge(Wish.of(next(turn)), timeout_seconds=10), 512)
         )
-        await asyncio.sleep(4)
+        await asyncio.sleep(MEASURED_SECONDS)
         end.set()
         answers: list[Answer] = await load
         stop.set()
         await polling
     measured_figure("health_ms_max", 1000 * max(health))
-    measured_figure("charges_per_second", len(answers) / 4)
+    measured_figure("charges_per_second", len(answers) / MEASURED_SECONDS)
     assert {answer.status for answer in answers} == {200}
     assert len(answers) > 2 * 512
     assert metric(port, 'charge_requests_total{status="success"}') - before == len(answers)
     assert max(answer.seconds for answer in answers) < 5
     assert len(health) > 10
     assert max(health) < 1.5
-    spent = await asyncio.gather(*(balance(pair.url, user) for user in users))
-    assert sum(100 * 1_000_000 - left for left in spent) == 100 * len(answers)
+    left = await balances(pair.url, users)
+    assert sum(100 * 1_000_000 - left[user] for user in users) == 100 * len(answers)
 
 
 @pytest.mark.nightly

@@ -18,6 +18,8 @@ from tests.races.webhooks import (
     until_processed,
 )
 
+from picopay.embedded.servers import acquire
+
 pytestmark = pytest.mark.kill
 
 BURST = 1000
@@ -34,10 +36,9 @@ async def test_a_burst_is_acknowledged_in_time_and_processed_after_its_delay(sit
         "TRANSACTION_PROCESSING_DELAY_SECONDS": str(DELAY_SECONDS),
         "TZ": SERVER_TIME_ZONE,
     }
-    server = site.serve(environment=environment)
-    await _set_time_zone(site)
-    server.stop()
-    server.start()
+    with acquire(site.data_dir):
+        await _set_time_zone(site)
+        server = site.serve(environment=environment)
     bodies = transactions(BURST)
     async with caller(server.url) as by:
         began, started = datetime.now(UTC), monotonic()

@@ -32,11 +32,20 @@ async def charges_of(url: str, keys: Collection[str]) -> Counter[str]:
 
 async def balance(url: str, user_id: int) -> int:
     """In minor units."""
+    return (await balances(url, [user_id]))[user_id]
+
+
+async def balances(url: str, user_ids: Iterable[int]) -> dict[int, int]:
+    """Likewise, of several users, who each have one currency."""
     async with connected(url) as connection:
-        found = await connection.fetchval(
-            "SELECT credits - debits FROM accounts WHERE owner = $1", f"user:{user_id}"
+        rows = await connection.fetch(
+            "SELECT substr(owner, length('user:') + 1)::bigint, credits - debits FROM accounts"
+            " WHERE owner = ANY($1)",
+            [f"user:{user_id}" for user_id in user_ids],
         )
-    return int(found)
+    found = {row[0]: int(row[1]) for row in rows}
+    assert len(found) == len(rows), "an account of another currency"
+    return found
 
 
 async def assert_each_charged_once(url: str, wishes: Iterable[Wish], deposit: int) -> None:
@@ -46,8 +55,8 @@ async def assert_each_charged_once(url: str, wishes: Iterable[Wish], deposit: in
     spent = Counter[int]()
     for wish in wanted.values():
         spent[wish.user_id] += wish.amount
-    for user_id, amount in spent.items():
-        assert await balance(url, user_id) == 100 * (deposit - amount)
+    left = {user_id: 100 * (deposit - amount) for user_id, amount in spent.items()}
+    assert await balances(url, left) == left
 
 
 @asynccontextmanager

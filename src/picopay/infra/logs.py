@@ -110,11 +110,7 @@ def configure(level: str, style: str | None) -> None:
     """Send our events, and whatever libraries log, to standard output in one form."""
     console = style == "console" or (style is None and sys.stdout.isatty())
     render: list[Processor] = (
-        # Its default shows every frame's variables: API keys too, and that for seconds.
-        [
-            _escape,
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-        ]
+        [_escape, _console(colors=True)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_json)]
     )
@@ -134,16 +130,16 @@ def configure(level: str, style: str | None) -> None:
 def configure_for_commands() -> None:
     """A command prints its answer and nothing else; what must be said goes to standard error."""
     structlog.configure(
-        processors=[
-            _stamp,
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                exception_formatter=structlog.dev.plain_traceback,  # likewise
-            ),
-        ],
+        processors=[_stamp, _console(colors=sys.stderr.isatty())],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Outlet(sys.stderr))),
     )
+
+
+def _console(*, colors: bool) -> structlog.dev.ConsoleRenderer:
+    """Its default shows every frame's variables: API keys too, and that for seconds."""
+    plain = structlog.dev.plain_traceback
+    return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)
 
 
 class _LibraryHandler(logging.Handler):
