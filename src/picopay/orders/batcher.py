@@ -26,14 +26,15 @@ R = TypeVar("R")
 
 LOCKED_SECONDS_MAX: Final = 10.0
 AGAIN_SECONDS: Final = 0.02
-# A callback often comes while the answer that named its payment is being written down.
+# A callback often comes while the answer that named its payment is being written down, and that
+# answer while the callback is.
 BOUND_SECONDS_MAX: Final = 0.2
 # So many wait for locks at a time, each with a connection that all requests share.
 ALONE_MAX: Final = 4
 ALONE_SECONDS_MAX: Final = 3.0
 
 
-async def _asked(gatherer: Gatherer[C, R], command: C, seconds: float) -> R:
+async def until_free(gatherer: Gatherer[C, R], command: C, seconds: float) -> R:
     """Again and again for so long while it is `Busy`; holding nothing meanwhile."""
     give_up_at = monotonic() + seconds
     while isinstance(result := await gatherer.submit(command), Busy):
@@ -57,7 +58,7 @@ class Batcher:
 
     async def place(self, command: OrderCommand) -> Made | Replay | Declined:
         """Committed when this returns. Raises `Overloaded`, and what `service.place_batch` does."""
-        outcome = await _asked(self._gatherer, command, LOCKED_SECONDS_MAX)
+        outcome = await until_free(self._gatherer, command, LOCKED_SECONDS_MAX)
         if isinstance(outcome, Busy):
             raise Overloaded("a product of the order is locked for too long")
         return outcome
@@ -116,7 +117,7 @@ class Settler:
         """Committed when this returns. Raises `Overloaded`, and what `payments.settle` does."""
         settlement = None
         if word.result is Result.SUCCESS:  # a failure needs no account: why should it wait for one?
-            settlement = await _asked(self._gatherer, word, BOUND_SECONDS_MAX)
+            settlement = await until_free(self._gatherer, word, BOUND_SECONDS_MAX)
         if settlement is None or isinstance(settlement, Busy):
             settlement = await self._by_itself(word)
         if isinstance(settlement, GiveBack):

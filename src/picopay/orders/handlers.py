@@ -14,6 +14,7 @@ from picopay.infra.http import Unanswered, Unreachable
 from picopay.infra.logs import log
 from picopay.infra.tx import Tx
 from picopay.orders import asking, endings, payments, rules, saga
+from picopay.orders.batcher import BOUND_SECONDS_MAX, until_free
 from picopay.orders.gateway import Gateway, ProviderFailed
 from picopay.orders.model import (
     PAYMENTS,
@@ -67,7 +68,9 @@ class Payments:
             order = await asking.ask(self._db, order_id, seconds, request_id)
         if order is not None:
             payment_id = await self._gateway.create_payment(order_id, order.total)
-            if await self._names.submit(Name(order_id, payment_id, origin)):
+            # Whoever has locked it is most likely its callback, and soon done.
+            name = Name(order_id, payment_id, origin)
+            if await until_free(self._names, name, BOUND_SECONDS_MAX):
                 await asking.bind(self._db, order_id, payment_id)
 
     async def poll(self, event: Event) -> None:

@@ -29,7 +29,7 @@ from picopay.orders.model import (
     TimelineEntry,
 )
 from picopay.orders.rules import Placed
-from picopay.orders.tables import OrderEvents, OrderPayments, OrderRefunds, Orders
+from picopay.orders.tables import OrderEvents, OrderRefunds, Orders
 
 _ORDERS: Final = """
 INSERT INTO orders (id, user_email, status, provider, currency, items_total, user_id,
@@ -194,11 +194,10 @@ def _saved(changes: Sequence[tuple[Order, Status, str | None]]) -> Part:
 
 async def select_payments(tx: Tx, ids: Collection[UUID]) -> dict[UUID, dict[str, Payment]]:
     """Of each order, by the payments' ids."""
-    query = select(OrderPayments.__table__).where(OrderPayments.order_id.in_(ids))
     found: dict[UUID, dict[str, Payment]] = {order_id: {} for order_id in ids}
-    for row in await tx.execute(query):
-        payment = Payment(row.payment_id, PaymentStatus(row.status))
-        found[row.order_id][row.payment_id] = payment
+    query = "SELECT order_id, payment_id, status FROM order_payments WHERE order_id = ANY($1)"
+    for order_id, payment_id, status in await tx.driver.fetch(query, list(ids)):
+        found[order_id][payment_id] = Payment(payment_id, PaymentStatus(status))
     return found
 
 
