@@ -180,7 +180,7 @@ async def test_words_about_locked_orders_hold_few_connections(
         # Who holds one lets go after a second, and nobody waits for one much longer than three.
         done, undone = await asyncio.wait(waiting, timeout=ALONE_SECONDS_MAX + 2)
         assert not undone
-        assert any(isinstance(task.exception(), Overloaded) for task in done)
+        assert Overloaded in {type(task.exception()) for task in done}
     again = await asyncio.gather(*(settler.settle(failed(order_id)) for order_id in orders))
     assert {type(settlement) for settlement in again} <= {Compensate, Ignore}
     await assert_clean(db)
