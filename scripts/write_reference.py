@@ -253,7 +253,10 @@ def _operation(name: str, operation: Any) -> str:  # noqa: ANN401 - JSON
         for response in operation["responses"].values()
         for code in response.get("content", {}).get(PROBLEM, {}).get("examples", {})
     ]
+    headers = {given["name"] for given in operation.get("parameters", [])}
     access = _access(operation.get("security", []), operation["tags"][0])
+    if "X-Signature" in headers:
+        access = "a signature, `X-Signature`, as set"
     refusals = _names(tuple(sorted(codes)))
     summary = operation["summary"]
     return f"| `{name}` | {summary} | {access} | {', '.join(answers)} | {refusals} |"

@@ -164,6 +164,7 @@ MALFORMED: Final[list[tuple[object, str, str]]] = [
     (an_item("x"), "idempotency-key-invalid", ""),
     (an_item("\0" * 32), "idempotency-key-invalid", ""),
     (an_item("\u0661" * 32), "idempotency-key-invalid", ""),
+    (an_item(f"urn:uu\u0131d:{KEY}"), "idempotency-key-invalid", ""),
 ]
 
 

@@ -18,7 +18,7 @@ ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 
 _ROW = re.compile(r"\| `(?P<name>[^`]+)` \| (?P<value>[^|]+) \| [^|]+ \| [^|]+ \|")
 _LIMIT = re.compile(
-    r"[A-Z]\w*(_MAX|_SECONDS|_SECONDS_MIN|_SECONDS_ASSUMED|_MS|_SLOTS|POOL_SIZE)|POOL_SIZE"
+    r"[A-Z]\w*(_MAX|_SECONDS|_SECONDS_MIN|_SECONDS_ASSUMED|_MS|_SLOTS|_AT_A_TIME|POOL_SIZE)|POOL_SIZE"
 )
 _OF_SESSION = re.compile(r"timeout|tcp_keepalives")
 # Named like limits, and none: parts of what is remembered or looked for.

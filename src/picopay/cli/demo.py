@@ -166,7 +166,8 @@ async def _webhook(session: aiohttp.ClientSession) -> None:
         _console.print("  [yellow]-[/yellow] the server asks for signatures, so this is left out")
         return
     _expect({status for status, *_ in answers} == {202}, "202 each time, at once")
-    with _console.status("  it is processed after its delay …"):
+    _say("It is processed after the server's delay: 30 seconds, unless that is set otherwise.")
+    with _console.status("  waiting …"):
         shown = await _processed(session, body["transaction_id"])
     _expect(shown == "PROCESSED", f"processed in the background: {shown}")
     async with session.get(f"/v1/accounts/external:payee_{name}") as response:

@@ -67,7 +67,7 @@ def list_(
         show_json([_shown(key) for key in keys])
         return
     if not keys:
-        print("no keys yet: make one with `picopay keys create`")
+        print("no keys yet, but for APP_API_KEY: make one with `picopay keys create`")
     for key in keys:
         _print(key)
 

@@ -88,6 +88,7 @@ def serve(
         logs.configure(settings.log_level, settings.log_format)
         if lease is not None:
             lease.watch(lambda message: log.warning("embedded.keeper", message=message))
+        listener.listen(BACKLOG_MAX)  # who comes from here on waits for the server, and is served
         _banner(settings, servers, listener)
         _run(settings, listener, workers, reload=reload)
 
@@ -238,7 +239,7 @@ def _banner(settings: Settings, servers: Servers | None, listener: socket.socket
 def _callbacks(settings: Settings) -> str:
     if not settings.uses_payment_webhook_secret:
         return ""
-    whose = "of the fake provider " if settings.fake_payment_enabled else ""
+    whose = "of the fake provider " if settings.provider == "fake" else ""
     return f"; callbacks {whose}are signed with {_signed_with(settings)}"
 
 

@@ -9,7 +9,7 @@ from picopay.idempotency.errors import KeyInvalid
 
 # Stricter than UUID() alone, which takes whatever int(…, 16) does: 0x…, +… and underscores.
 _UUID: Final = re.compile(
-    r"(?:urn:uuid:)?\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?", re.IGNORECASE
+    r"(?:urn:uuid:)?\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?", re.IGNORECASE | re.ASCII
 )
 # As we keep it, and as most clients send it.
 _CANONICAL: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -34,16 +34,20 @@ def uuid_key(text: str) -> str:
         return text
     if not _UUID.fullmatch(text):
         raise KeyInvalid("the idempotency key must be a UUID")
-    return str(UUID(text))
+    return _canonical(text)
 
 
 def parse_key(values: Sequence[bytes]) -> str | None:
     """As `parse_uuid_key`, but any 1 to 255 visible ASCII characters will do."""
     if len(values) == 1 and _VISIBLE_ASCII.fullmatch(text := values[0].decode("latin-1")):
-        return str(UUID(text)) if _UUID.fullmatch(text) else text
+        return _canonical(text) if _UUID.fullmatch(text) else text
     if values:
         raise KeyInvalid("the Idempotency-Key header must be 1 to 255 visible ASCII characters")
     return None
+
+
+def _canonical(text: str) -> str:
+    return str(UUID(text.lower()))  # which knows the prefix in lower case only
 
 
 def differing(**fields: tuple[object, object]) -> list[str]:

@@ -73,9 +73,14 @@ def validate(
 def _field_errors(error: ValidationError) -> list[tuple[str, str]]:
     """(dotted field, message) pairs; the offending input itself is never repeated."""
     return [
-        (".".join(map(str, item["loc"])) or "body", item["msg"].removeprefix("Value error, "))
+        (".".join(map(str, item["loc"])) or "body", _told(item["type"], item["msg"]))
         for item in error.errors(include_url=False, include_context=False, include_input=False)
     ]
+
+
+def _told(kind: str, message: str) -> str:
+    """The library would name a class of ours."""
+    return "must be an object" if kind == "model_type" else message.removeprefix("Value error, ")
 
 
 def _money_errors(

@@ -1,5 +1,6 @@
 """Calls to the payment provider: the only place that knows how it speaks."""
 
+import re
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -11,7 +12,7 @@ import orjson
 from picopay.infra.http import Answer, Http
 from picopay.infra.json import dump
 from picopay.kernel.money import Money
-from picopay.orders.model import Result
+from picopay.orders.model import PAYMENT_ID, Result
 from picopay.outbox.errors import Permanent
 
 _DONE, _REFUSED = 2, 4  # hundreds
@@ -59,7 +60,10 @@ class Gateway(NamedTuple):
         body = {"order_id": order_id, "amount": amount, "currency": amount.currency}
         headers = _JSON | {"Idempotency-Key": f"{order_id}:payment"}
         answer = await self.http.send("POST", self.url, dump(body), headers)
-        return str(_told(answer, "payment_id"))
+        payment_id = _told(answer, "payment_id")
+        if not isinstance(payment_id, str) or not re.fullmatch(PAYMENT_ID, payment_id):
+            raise ProviderFailed("the provider's answer has no payment_id that could be one")
+        return payment_id
 
     async def standing(self, payment_id: str) -> Standing:
         answer = await self.http.send("GET", self._of(payment_id), None, {})

@@ -36,8 +36,8 @@ from picopay.outbox.model import Event
 
 # At a time, by each worker. Of payments asked for more: each waits for its provider, and for three
 # transactions, longer than it takes to work on.
-CONCURRENCY: Final = 8
-PAYMENTS_CONCURRENCY: Final = 16
+OTHERS_AT_A_TIME: Final = 8
+PAYMENTS_AT_A_TIME: Final = 16
 
 # Log events; see docs/reference/logs.md.
 TIMED_OUT: Final = "order.payment_timed_out"
@@ -167,10 +167,10 @@ def consumers(db: Db, gateway: Gateway, timeout_seconds: float) -> tuple[Consume
             alone=own.ask,
             on_dead=unasked.give_up,
             on_buried=unasked.tell,
-            concurrency=PAYMENTS_CONCURRENCY,
+            concurrency=PAYMENTS_AT_A_TIME,
         ),
-        Consumer(POLL.consumer, alone=own.poll, concurrency=CONCURRENCY),
-        Consumer(TIMEOUT.consumer, alone=own.time_out, concurrency=CONCURRENCY),
+        Consumer(POLL.consumer, alone=own.poll, concurrency=OTHERS_AT_A_TIME),
+        Consumer(TIMEOUT.consumer, alone=own.time_out, concurrency=OTHERS_AT_A_TIME),
         Consumer(REFUND.consumer, alone=own.refund, on_dead=refund_failed),
         # One that waits for its user's account is not to hold up others'.
         Consumer(
@@ -180,6 +180,6 @@ def consumers(db: Db, gateway: Gateway, timeout_seconds: float) -> tuple[Consume
             on_dead=unasked.give_up,
             on_buried=unasked.tell,
             batch_max=1,
-            concurrency=CONCURRENCY,
+            concurrency=OTHERS_AT_A_TIME,
         ),
     )

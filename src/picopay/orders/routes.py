@@ -136,14 +136,14 @@ async def list_orders(request: Request, query: Annotated[OrderQuery, Query()]) -
     return Json(limited_page(found, query.limit, OrderOut.of, lambda order: order.id))
 
 
-_ONE: Final = documented("order-not-found", "validation", "database-unavailable", *guards.PROBLEMS)
+_ONE: Final = ("order-not-found", "validation", "database-unavailable", *guards.PROBLEMS)
 
 
 @router.get(
     "/orders/{order_id}",
     response_model=OrderOut,
     summary="One order",
-    responses=_ONE,
+    responses=documented(*_ONE),
     openapi_extra=guards.OPTIONAL,
     dependencies=[Depends(_require_key_if_asked)],
 )
@@ -155,7 +155,7 @@ async def get_order(request: Request, order_id: UUID) -> Response:
     "/orders/{order_id}/events",
     response_model=TimelineOut,
     summary="All that has happened to an order, in order",
-    responses=_ONE,
+    responses=documented(*_ONE),
     openapi_extra=guards.OPTIONAL,
     dependencies=[Depends(_require_key_if_asked)],
 )
@@ -168,7 +168,7 @@ async def get_timeline(request: Request, order_id: UUID) -> Response:
     "/orders/{order_id}/cancel",
     response_model=OrderOut,
     summary="Cancel an order that is not paid; its stock goes back",
-    responses=_ONE | documented("order-not-cancelable", "overloaded"),
+    responses=documented(*_ONE, "order-not-cancelable", "overloaded"),
     openapi_extra=guards.OPTIONAL,
     dependencies=[Depends(_require_key_if_asked)],
 )

@@ -11,6 +11,8 @@ from picopay.infra.tx import Tx
 from picopay.outbox.model import Event
 
 DEADLINE_SECONDS: Final = 20
+BATCH_MAX: Final = 50
+BATCHES_AT_A_TIME: Final = 2
 
 
 class WhenDead(StrEnum):
@@ -42,8 +44,8 @@ class Consumer:
     on_dead: Together | None = None
     on_buried: Told | None = None
     when_dead: WhenDead = WhenDead.SKIP
-    batch_max: int = 50
-    concurrency: int = 2
+    batch_max: int = BATCH_MAX
+    concurrency: int = BATCHES_AT_A_TIME
     deadline_seconds: float = DEADLINE_SECONDS
 
     def __post_init__(self) -> None:

@@ -207,10 +207,11 @@ class _Lane:
             async with asyncio.timeout(self._consumer.deadline_seconds):
                 if self._consumer.alone is not None:
                     await call(self._consumer, claims[0].event)
-                    await self._acknowledge(claims[0])
                 else:
                     work = partial(service.handle_together, self._db, self._consumer, claims)
                     await self._db.retrying(partial(work, lock_timeout_ms=lock_timeout_ms))
+            if self._consumer.alone is not None:  # past its deadline too, which is its handler's
+                await self._acknowledge(claims[0])
         except (LeaseLost, *_AWAY):
             raise
         except BaseException as error:

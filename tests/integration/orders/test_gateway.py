@@ -7,10 +7,13 @@ from aiohttp import web
 from tests.processes import free_port
 
 from picopay.infra.http import Http
-from picopay.orders.gateway import Gateway
+from picopay.infra.ids import new_id
+from picopay.kernel.money import Money
+from picopay.orders.gateway import Gateway, ProviderFailed
 from picopay.outbox.errors import Permanent
 
 Asked = list[str]
+NAMES: list[object] = ["pay_1"]  # what the provider calls payments: the last of them
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ async def asked() -> Asked:
 async def gateway(asked: Asked) -> AsyncIterator[Gateway]:
     async def answer(request: web.Request) -> web.Response:
         asked.append(f"{request.method} {request.raw_path}")
-        return web.json_response({"status": "refunded"})
+        return web.json_response({"status": "refunded", "payment_id": NAMES[-1]})
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
@@ -59,3 +62,13 @@ async def test_a_path_is_no_payments_id(gateway: Gateway, asked: Asked, payment_
         with pytest.raises(Permanent):
             await ask(payment_id)
     assert asked == []
+
+
+@pytest.mark.parametrize("name", [None, "", 7, ["pay_1"], "a b", "a\0b", "x" * 151, "p\u00e4y"])
+async def test_what_no_callback_could_name_is_no_payments_id(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, name: object
+) -> None:
+    assert await gateway.create_payment(new_id(), Money(250, "USD")) == "pay_1"
+    monkeypatch.setattr("tests.integration.orders.test_gateway.NAMES", [name])
+    with pytest.raises(ProviderFailed):
+        await gateway.create_payment(new_id(), Money(250, "USD"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 from tests.integration.outbox.workers import an_event, append, drained, eventually, working
 
 from picopay.infra.db import Db, OutcomeUnknown
@@ -166,6 +167,33 @@ async def test_a_handler_that_hangs_is_stopped_and_delays_no_other(
         assert monotonic() - started < 2
         await drained(owner)
     assert await letters(owner) == {"hangs": ("exhausted", 3)}
+
+
+async def test_what_was_handled_in_time_is_acknowledged_after_its_deadline(
+    db: Db, owner: asyncpg.Connection
+) -> None:
+    seen, reached, before = Seen(), asyncio.Event(), failed_attempts()
+
+    async def handle(event: Event) -> None:
+        await seen.alone(event)
+        reached.set()
+        await asyncio.sleep(0.1)
+
+    await append(db, an_event("a"))
+    async with working(db, Consumer("tests", alone=handle, deadline_seconds=0.3)):
+        await reached.wait()
+        async with owner.transaction():
+            await owner.execute("SELECT FROM outbox_queue FOR UPDATE")
+            await asyncio.sleep(0.6)
+        await drained(owner)
+    assert seen.events["a"] == 1
+    assert failed_attempts() == before
+    assert await letters(owner) == {}
+
+
+def failed_attempts() -> float:
+    labels = [{"consumer": "tests", "outcome": outcome} for outcome in ("retried", "buried")]
+    return sum(REGISTRY.get_sample_value("outbox_attempts_total", each) or 0 for each in labels)
 
 
 async def test_a_consumer_that_hangs_delays_no_other_consumer(

@@ -20,6 +20,7 @@ KEY = "0198c0de-0000-7000-8000-00000000abcd"
         KEY.replace("-", ""),
         f"{{{KEY}}}",
         f"urn:uuid:{KEY}",
+        f"URN:UUID:{KEY.upper()}",
     ],
 )
 def test_every_spelling_of_a_uuid_is_one_key(spelling: str) -> None:
