@@ -81,6 +81,7 @@ class _Lane:
         self._work: set[asyncio.Task[None]] = set()
         # Of what was handled alone: those that end at one time are acknowledged in one transaction.
         self._done = Gatherer("acknowledgements", self._acknowledge_all)
+        self._settling: set[Key] = set()
         self._slot_free = asyncio.Event()
         self._failures = 0
         self._poll = asyncio.create_task(self._run())
@@ -222,7 +223,12 @@ class _Lane:
         return None
 
     async def _acknowledge(self, claim: Claim) -> None:
-        if not await self._done.submit(claim):
+        self._settling.add(claim.key)
+        try:
+            mine = await self._done.submit(claim)
+        finally:
+            self._settling.discard(claim.key)
+        if not mine:
             raise LeaseLost([claim.key])
 
     async def _acknowledge_all(self, claims: Sequence[Claim]) -> list[bool]:
@@ -252,7 +258,7 @@ class _Lane:
 
     async def _bury_spent(self, claim: Claim) -> None:
         reason, why = rules.last_word(claim.attempts, claim.error)
-        log.error("outbox.dead_letter", **_about(claim), reason=reason, error=why)
+        log.error("outbox.dead_letter", **rules.about(claim), reason=reason, error=why)
         try:
             await self._db.retrying(
                 lambda: service.bury(self._db, self._consumer, claim, reason, why)
@@ -265,10 +271,10 @@ class _Lane:
     def _tell(self, claim: Claim, verdict: object, error: BaseException) -> None:
         text = rules.text_of(error)
         if isinstance(verdict, Bury):
-            about = _about(claim)
+            about = rules.about(claim)
             log.error("outbox.dead_letter", **about, reason=verdict.reason, error=text)
         else:
-            log.warning("outbox.attempt_failed", **_about(claim), error=text)
+            log.warning("outbox.attempt_failed", **rules.about(claim), error=text)
 
     async def _renew(self) -> None:
         """While handlers run. A renewal that fails is tried again; the fence decides."""
@@ -285,9 +291,10 @@ class _Lane:
             except Exception as error:  # noqa: BLE001 - there is time for another
                 log.warning("outbox.renewal_failed", error=rules.text_of(error))
             else:
-                # Of what is handled together, those that are being settled are locked: not lost.
+                # Those that are being settled are locked, or gone: not lost. Of what is handled
+                # together, nobody knows here which these are.
                 if self._consumer.alone is not None:
-                    self._count_lost({claim.key for claim in held} - kept)
+                    self._count_lost({claim.key for claim in held} - kept - self._settling)
 
     async def _hand_back(self, claims: Sequence[Claim], seconds_max: float) -> None:
         """So that others need not wait for the leases to end; which they do if this fails."""
@@ -336,14 +343,3 @@ async def _ended_by(give_up_at: float, tasks: Collection[asyncio.Task[None]]) ->
         task.cancel()
     if late:
         await asyncio.wait(late, timeout=LATE_SECONDS_MAX)
-
-
-def _about(claim: Claim) -> dict[str, object]:
-    event = claim.event
-    return {
-        "type": event.type,
-        "aggregate": event.aggregate,
-        "consumer": claim.consumer,
-        "attempts": claim.attempts,
-        "request_id": event.request_id,
-    }

@@ -96,3 +96,15 @@ def text_of(error: BaseException) -> str:
     """What an operator reads: the error's kind and message, of bounded length."""
     said = f"{type(error).__name__}: {error}".replace("\0", "")
     return said.encode(errors="replace").decode()[:ERROR_TEXT_MAX]
+
+
+def about(claim: Claim) -> dict[str, object]:
+    """For log lines."""
+    event = claim.event
+    return {
+        "type": event.type,
+        "aggregate": event.aggregate,
+        "consumer": claim.consumer,
+        "attempts": claim.attempts,
+        "request_id": event.request_id,
+    }
