@@ -253,10 +253,7 @@ def _operation(name: str, operation: Any) -> str:  # noqa: ANN401 - JSON
         for response in operation["responses"].values()
         for code in response.get("content", {}).get(PROBLEM, {}).get("examples", {})
     ]
-    headers = {given["name"] for given in operation.get("parameters", [])}
-    access = _access(operation.get("security", []), operation["tags"][0])
-    if "X-Signature" in headers:
-        access = "a signature, `X-Signature`, as set"
+    access = _access(operation, operation["tags"][0])
     refusals = _names(tuple(sorted(codes)))
     summary = operation["summary"]
     return f"| `{name}` | {summary} | {access} | {', '.join(answers)} | {refusals} |"
@@ -265,8 +262,11 @@ def _operation(name: str, operation: Any) -> str:  # noqa: ANN401 - JSON
 PROBLEM: Final = "application/problem+json"
 
 
-def _access(security: list[dict[str, object]], tag: str) -> str:
+def _access(operation: Any, tag: str) -> str:  # noqa: ANN401 - JSON
+    security: list[dict[str, object]] = operation.get("security", [])
     schemes = {scheme for choice in security for scheme in choice}
+    if any(given["name"] == "X-Signature" for given in operation.get("parameters", [])):
+        return "a signature, `X-Signature`, as set"
     if "AdminSecret" in schemes:
         return "`X-Admin-Secret`"
     if "ApiKey" in schemes:

@@ -20,7 +20,7 @@ from tests.processes import ADMIN_SECRET, API_KEY, Server
 # Drawn anew every day, while what is at the edges of each field is tried in full by a phase of its
 # own: many draws at once are for the night.
 EXAMPLES_MAX: Final = (8, pytest.param(40, marks=pytest.mark.nightly))
-SECONDS_MAX: Final = 160
+SECONDS_MAX: Final = 120
 CHECKS: Final = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance,response_headers_conformance"

@@ -63,7 +63,7 @@ async def test_five_who_come_first_make_one_cluster(new_world: World) -> None:
 
 def test_who_arrives_during_shutdown_gets_new_servers(world: World) -> None:
     def come_and_go(_: int) -> None:
-        for _ in range(5):
+        for _ in range(7):
             user = world.start_user()
             assert world.hear(user)
             world.leave(user)

@@ -22,8 +22,8 @@ from tests.races.truth import connected
 SHOPPERS: Final = 4
 SENDERS: Final = 2
 PAUSE_SECONDS: Final = 0.05
-BEFORE_SECONDS: Final = 1.0
-AFTER_SECONDS: Final = 0.5
+BEFORE_SECONDS: Final = 1.5
+AFTER_SECONDS: Final = 1.0
 RECOVERED_SECONDS_MAX: Final = 30
 # For two clusters and their log, and little else.
 SMALL_DISK_MIB: Final = 160

@@ -26,8 +26,6 @@ pytestmark = pytest.mark.kill
 RECOVERED_SECONDS_MAX = 10
 # A charge may wait for the batch before its own, and both for the database to come back.
 TOLD_SECONDS_MAX = 2 * LOST_DATABASE_SECONDS + 2
-# Hundreds of charges a second, and the machine has time left to start PostgreSQL.
-PAUSE_SECONDS = 0.03
 SOAK_SECONDS = 20
 CHARGES_MIN = 200
 SLOW_SECONDS_MAX = 60
@@ -41,11 +39,11 @@ async def test_charges_recover_by_themselves_when_postgresql_is_killed_under_loa
     shopping, moments = Shopping(), list[float]()
     async with caller(server.url) as by:
         users = await by.new_users(16)
-        async with load(shopping, [by], users, moments, pause_seconds=PAUSE_SECONDS):
+        async with load(shopping, [by], users, moments):
             for _ in range(3):
                 await asyncio.sleep(1.5)
                 kill(site.world.postmaster())
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(3)
             # /health never depends on it.
             assert get(server.port, "/health", timeout_seconds=1)[0] == 200
         gap = max(later - earlier for earlier, later in pairwise(moments))

@@ -40,7 +40,7 @@ def killed_crew(site: Site) -> Iterator[Crew]:
 
 @pytest.mark.parametrize(
     "seconds",
-    [10, pytest.param(300, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])],
+    [15, pytest.param(300, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])],
 )
 async def test_random_kills_lose_no_webhook_and_no_charge_and_double_none(
     killed_crew: Crew, seconds: int

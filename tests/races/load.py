@@ -17,7 +17,7 @@ from tests.processes import API_KEY
 DEPOSIT = 1_000_000
 P99_MS_MAX = 100
 # The machine may be busy with something else for a while: then measure again.
-ROUNDS = 5
+ROUNDS = 3
 _NEW_USERS = count(1000)
 
 

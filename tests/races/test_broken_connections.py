@@ -14,7 +14,7 @@ from tests.races.truth import assert_each_charged_once, assert_ledger_clean
 
 from picopay.infra.db import ConnectionLost, Db
 
-TRIALS = 24  # three at each of eight moments
+TRIALS = 40
 _OURS = "FROM pg_stat_activity WHERE application_name = 'picopay' AND datname = current_database()"
 OURS = f"SELECT count(*) {_OURS}"
 CUT = f"SELECT count(pg_terminate_backend(pid)) {_OURS}"

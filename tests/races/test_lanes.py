@@ -108,7 +108,7 @@ async def test_a_bulk_request_under_way_hardly_delays_single_charges(pair: Pair)
     async def measured() -> list[Answer]:
         end = asyncio.Event()
         load = asyncio.create_task(until(end, bulk, 1))
-        answers = await measure(pair.callers, others, 3)
+        answers = await measure(pair.callers, others, 4)
         end.set()
         measured_figure("bulk_charges", sum(await load))
         return answers

@@ -220,7 +220,7 @@ async def test_a_long_handler_keeps_its_lease(db: Db, owner: asyncpg.Connection)
 
     async def slow(event: Event) -> None:
         await seen.alone(event)
-        await asyncio.sleep(2.2)  # longer than two leases
+        await asyncio.sleep(3)
 
     await append(db, an_event("slow"))
     consumer = Consumer("tests", alone=slow)
