@@ -14,8 +14,10 @@ from typing import Any, Final, cast
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# So many that a burst is soon let in, and so few that other processes get their share of it.
-ACCEPTED_A_TURN_MAX: Final = 16
+# In the first turn so few that other processes get their share; as long as more are waiting, twice
+# as many in each, so that a burst is soon let in; and never so many that others wait for long.
+ACCEPTED_FIRST: Final = 16
+ACCEPTED_A_TURN_MAX: Final = 128
 
 
 class Loop(uvloop.Loop):
@@ -31,6 +33,7 @@ class _Server:
         self._loop = loop
         self._protocol_factory = protocol_factory
         self._server = server
+        self._accepted_at_most = ACCEPTED_FIRST
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners = [socket.socket(fileno=os.dup(s.fileno())) for s in server.sockets]
         for listener in self._listeners:
@@ -54,14 +57,16 @@ class _Server:
         await self._server.wait_closed()
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTED_A_TURN_MAX):
+        for _ in range(self._accepted_at_most):
             try:
                 accepted, _address = listener.accept()
             except OSError:  # nobody is left; or what it is, the loop's own server will meet too
+                self._accepted_at_most = ACCEPTED_FIRST
                 return
             task = self._loop.create_task(self._connect(accepted))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        self._accepted_at_most = min(2 * self._accepted_at_most, ACCEPTED_A_TURN_MAX)
 
     async def _connect(self, accepted: socket.socket) -> None:
         accepted.settimeout(0)

@@ -5,29 +5,26 @@ the same answer that the route itself would give.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
 from picopay.infra import metrics, problems
-from picopay.infra.headers import REQUEST_ID, SECURITY_HEADERS
+from picopay.infra.headers import SECURITY_HEADERS
 from picopay.infra.ids import new_id_text
 from picopay.infra.json import dump
 from picopay.kernel.errors import Overloaded
 
 Doors = Mapping[bytes, "Door"]  # by the request's first line
 
-_LENGTH: Final = b"\r\ncontent-length:"
 _HOST: Final = b"\r\nhost:"
-_REQUEST_ID: Final = b"\r\nx-request-id:"
+_TRANSFER_ENCODING: Final = b"\r\ntransfer-encoding:"
 _CONNECTION: Final = b"\r\nconnection:"
 _KEEP_ALIVE: Final = b"\r\nconnection: keep-alive\r\n"
-# Other framing, lines that go on, names that end in a space, and what ends a line for some readers.
-_UNUSUAL: Final = (
-    *(b"\r\ntransfer-encoding", b"\r\nexpect", b"\r\nupgrade"),
-    *(b"\r\n ", b"\r\n\t", b" :", b"\t:", b"\0"),
-)
-HEAD_LINES_MAX: Final = 100
-HEAD_BYTES_MAX: Final = 16 * 1024
+_REQUEST_ID: Final = b"\r\nx-request-id:"
+_PLAIN_ID: Final = re.compile(rb"[!\x23-\x5b\x5d-\x7e]{1,128}")  # as it stands, in a document too
 TOLD: Final = "more is waiting than can be done in time"
 
 _ANSWERED: Final = metrics.http_requests.labels("POST", "503")
@@ -68,50 +65,63 @@ def line(method: str, path: str) -> bytes:
 
 
 def refusal(data: bytes) -> bytes | None:
-    """The answer to a whole request that comes to a full queue; None lets it in, to be parsed."""
-    end = data.find(b"\r\n\r\n")
-    head = data[: end + 2].lower()
-    if not _whole(head, len(data) - end - 4):
-        return None  # the route will refuse it
-    return _answer(_request_id(data, head))
+    """The answer to a whole request that comes to a full queue; None lets it in, to be parsed.
 
-
-def _whole(head: bytes, body_bytes: int) -> bool:
-    """A body of a known length, and nothing in the head that only the parser can judge.
-
-    What the parser would read otherwise would be answered here, and be taken for another request.
+    Where a request ends, the route's own kind of parser says: what would be read otherwise would
+    be answered here, and be taken for another request.
     """
-    lines = head.count(b"\r\n")
-    if not (
-        head.count(_LENGTH) == head.count(_HOST) == 1
-        and head.count(b"\n") == head.count(b"\r") == lines <= HEAD_LINES_MAX
-        and len(head) <= HEAD_BYTES_MAX
-        and not any(word in head for word in _UNUSUAL)
-        and head.count(_CONNECTION) == head.count(_KEEP_ALIVE)
-    ):
-        return False
-    return _value(head, head.find(_LENGTH) + len(_LENGTH)) == b"%d" % body_bytes
-
-
-def _request_id(data: bytes, head: bytes) -> bytes:
-    """The request's own, or a new one."""
+    if not _is_one_request(data):
+        return None
+    head = data[: data.find(b"\r\n\r\n") + 2].lower()
+    if not _is_usual(head):
+        return None
     at = head.find(_REQUEST_ID)
-    told = _value(data, at + len(_REQUEST_ID)) if at >= 0 else b""
-    return told if REQUEST_ID.fullmatch(told) else new_id_text().encode()
+    if at < 0:
+        return _answer(new_id_text().encode())
+    begins = at + len(_REQUEST_ID)
+    told = data[begins : data.find(b"\r\n", begins)].strip(b" \t")
+    return _answer(told) if _PLAIN_ID.fullmatch(told) else None
 
 
-def _value(data: bytes, begins: int) -> bytes:
-    return data[begins : data.find(b"\r\n", begins)].strip(b" \t")
+def _is_usual(head: bytes) -> bool:
+    """Not to be refused for something else, and the connection goes on."""
+    return (
+        head.count(_HOST) == 1
+        and _TRANSFER_ENCODING not in head
+        and head.count(_CONNECTION) == head.count(_KEEP_ALIVE)
+    )
+
+
+class _Reader:
+    """Counts what begins and what is whole. Asked for no more, the parser takes next to no time."""
+
+    __slots__ = ("begun", "whole")
+
+    def __init__(self) -> None:
+        self.begun = self.whole = 0
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+
+    def on_message_complete(self) -> None:
+        self.whole += 1
+
+
+def _is_one_request(data: bytes) -> bool:
+    """From its first byte to its last."""
+    reader = _Reader()
+    try:
+        HttpRequestParser(reader).feed_data(data)
+    except (HttpParserError, HttpParserUpgrade):
+        return False
+    return reader.begun == reader.whole == 1
 
 
 def _answer(request_id: bytes) -> bytes:
-    quoted = request_id
-    if b"\\" in request_id or b'"' in request_id:
-        quoted = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    length = len(_BODY_BEFORE) + len(quoted) + len(_BODY_AFTER)
+    length = _BODY_BYTES + len(request_id)
     return b"%b%b\r\ncontent-length: %d\r\n\r\n%b%b%b" % (
-        *(_HEAD, request_id, length),
-        *(_BODY_BEFORE, quoted, _BODY_AFTER),
+        *(_HEAD_BEFORE, request_id, length),
+        *(_BODY_BEFORE, request_id, _BODY_AFTER),
     )
 
 
@@ -126,4 +136,5 @@ def _template() -> tuple[bytes, bytes, bytes]:
     return b"".join([status, *lines, b"x-request-id: "]), before, after
 
 
-_HEAD, _BODY_BEFORE, _BODY_AFTER = _template()
+_HEAD_BEFORE, _BODY_BEFORE, _BODY_AFTER = _template()
+_BODY_BYTES: Final = len(_BODY_BEFORE + _BODY_AFTER)

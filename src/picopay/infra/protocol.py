@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from picopay.infra.doors import Door, Doors, refusal
 from picopay.infra.exchange import Exchange, is_plain
 from picopay.infra.logs import log
+from picopay.infra.transport import Departures, WayOut
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 URL_BYTES_MAX: Final = 8 * 1024
@@ -70,7 +71,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._doors: Doors = getattr(self._application, "doors", {})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Gathering(transport, self.loop))  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
+        way_out = WayOut(transport, Departures.of(self.loop))
+        super().connection_made(way_out)  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
         self._arriving_since = self.loop.time()
         self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
         if len(self.connections) > CONNECTIONS_MAX:
@@ -277,33 +279,3 @@ class HttpProtocol(HttpToolsProtocol):
         """The latest request, unless it has been answered."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first
         return None if cycle is None or cycle.response_complete else cycle
-
-
-class _Gathering:
-    """A transport that sends together what is written within one turn of the event loop.
-
-    Head and body are written one after the other, and each would be sent at once: two system
-    calls here, two packets to be read over there.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self._send)
-        self._parts.append(data)
-
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts and not self._transport.is_closing():
-            self._transport.write(b"".join(parts))
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else a transport has
-        return getattr(self._transport, name)

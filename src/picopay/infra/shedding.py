@@ -6,7 +6,7 @@ and half a minute's on another. So the pace of the last batches tells how many m
 
 from typing import Final
 
-WAIT_SECONDS_MAX: Final = 0.5
+WAIT_SECONDS_MAX: Final = 0.4
 # Until large batches have told: what a quick machine needs for an item.
 ITEM_SECONDS_ASSUMED: Final = 0.0002
 LARGE: Final = 4  # a batch of at least so many parts of the largest
