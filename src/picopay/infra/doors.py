@@ -1,18 +1,17 @@
-"""Routes that refuse at the door while their queue is full: before a request is parsed.
+"""Routes that refuse at the door while their queue is full: before a request is read.
 
 A refusal must cost next to nothing, or refusing is what keeps a busy server from its work. It is
 the same answer that the route itself would give.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from picopay.infra import metrics, problems
-from picopay.infra.headers import SECURITY_HEADERS
+from picopay.infra.headers import REQUEST_ID, SECURITY_HEADERS
 from picopay.infra.ids import new_id_text
 from picopay.infra.json import dump
 from picopay.kernel.errors import Overloaded
@@ -20,11 +19,11 @@ from picopay.kernel.errors import Overloaded
 Doors = Mapping[bytes, "Door"]  # by the request's first line
 
 _HOST: Final = b"\r\nhost:"
-_TRANSFER_ENCODING: Final = b"\r\ntransfer-encoding:"
 _CONNECTION: Final = b"\r\nconnection:"
 _KEEP_ALIVE: Final = b"\r\nconnection: keep-alive\r\n"
 _REQUEST_ID: Final = b"\r\nx-request-id:"
-_PLAIN_ID: Final = re.compile(rb"[!\x23-\x5b\x5d-\x7e]{1,128}")  # as it stands, in a document too
+HEAD_LINES_MAX: Final = 100
+HEAD_BYTES_MAX: Final = 16 * 1024
 TOLD: Final = "more is waiting than can be done in time"
 
 _ANSWERED: Final = metrics.http_requests.labels("POST", "503")
@@ -65,7 +64,7 @@ def line(method: str, path: str) -> bytes:
 
 
 def refusal(data: bytes) -> bytes | None:
-    """The answer to a whole request that comes to a full queue; None lets it in, to be parsed.
+    """The answer to a whole request that comes to a full queue; None lets it in.
 
     Where a request ends, the route's own kind of parser says: what would be read otherwise would
     be answered here, and be taken for another request.
@@ -73,23 +72,30 @@ def refusal(data: bytes) -> bytes | None:
     if not _is_one_request(data):
         return None
     head = data[: data.find(b"\r\n\r\n") + 2].lower()
-    if not _is_usual(head):
-        return None
-    at = head.find(_REQUEST_ID)
-    if at < 0:
-        return _answer(new_id_text().encode())
-    begins = at + len(_REQUEST_ID)
-    told = data[begins : data.find(b"\r\n", begins)].strip(b" \t")
-    return _answer(told) if _PLAIN_ID.fullmatch(told) else None
+    return _answer(_request_id(data, head)) if _is_usual(head) else None
 
 
 def _is_usual(head: bytes) -> bool:
-    """Not to be refused for something else, and the connection goes on."""
+    """Not to be refused for something else, and the connection goes on behind it."""
     return (
         head.count(_HOST) == 1
-        and _TRANSFER_ENCODING not in head
         and head.count(_CONNECTION) == head.count(_KEEP_ALIVE)
+        and b"\r\ntransfer-encoding:" not in head
+        and b"\r\nexpect:" not in head
+        and head.count(b"\r\n") <= HEAD_LINES_MAX
+        and len(head) <= HEAD_BYTES_MAX
     )
+
+
+def _request_id(data: bytes, head: bytes) -> bytes:
+    """The request's own, or a new one."""
+    at = head.find(_REQUEST_ID)
+    if at >= 0:
+        begins = at + len(_REQUEST_ID)
+        told = data[begins : data.find(b"\r\n", begins)].strip(b" \t")
+        if REQUEST_ID.fullmatch(told):
+            return told
+    return new_id_text().encode()
 
 
 class _Reader:
@@ -118,10 +124,12 @@ def _is_one_request(data: bytes) -> bool:
 
 
 def _answer(request_id: bytes) -> bytes:
-    length = _BODY_BYTES + len(request_id)
+    quoted = request_id
+    if b"\\" in request_id or b'"' in request_id:
+        quoted = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     return b"%b%b\r\ncontent-length: %d\r\n\r\n%b%b%b" % (
-        *(_HEAD_BEFORE, request_id, length),
-        *(_BODY_BEFORE, request_id, _BODY_AFTER),
+        *(_HEAD, request_id, _BODY_BYTES + len(quoted)),
+        *(_BODY_BEFORE, quoted, _BODY_AFTER),
     )
 
 
@@ -136,5 +144,5 @@ def _template() -> tuple[bytes, bytes, bytes]:
     return b"".join([status, *lines, b"x-request-id: "]), before, after
 
 
-_HEAD_BEFORE, _BODY_BEFORE, _BODY_AFTER = _template()
+_HEAD, _BODY_BEFORE, _BODY_AFTER = _template()
 _BODY_BYTES: Final = len(_BODY_BEFORE + _BODY_AFTER)

@@ -4,7 +4,7 @@ Bounds, in bytes, in number and in time, on what anybody may send without any ke
 of what frames a message: what two servers could read differently is refused, so that no request
 hides in another. Upgrades that are offered are passed over, as RFC 9110 wants (section 7.8). A
 shorter way for plain requests. A cheap way to ask whether the client is still there. And doors, at
-which a request is refused before it is parsed.
+which a request is refused before it is read.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from picopay.infra.doors import Door, Doors, refusal
 from picopay.infra.exchange import Exchange, is_plain
 from picopay.infra.logs import log
-from picopay.infra.transport import Departures, WayOut
+from picopay.infra.transport import WayOut, departures
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 URL_BYTES_MAX: Final = 8 * 1024
@@ -71,7 +71,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._doors: Doors = getattr(self._application, "doors", {})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        way_out = WayOut(transport, Departures.of(self.loop))
+        way_out = WayOut(transport, departures(self.loop))
         super().connection_made(way_out)  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
         self._arriving_since = self.loop.time()
         self._watch = self.loop.call_later(LOOK_SECONDS, self._look)

@@ -5,7 +5,7 @@ to send it. And the head and the body of one answer would be two packets.
 """
 
 import asyncio
-from typing import Any, Final, Self
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 # More would wait for too long: between two answers there is a request to be read.
@@ -15,19 +15,12 @@ SENT_TOGETHER: Final = 32
 class Departures:
     """The connections that have something to be sent, of one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._waiting: list[WayOut] = []
-
-    @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop) -> Self:
-        if (known := _of_loops.get(loop)) is None:
-            known = _of_loops[loop] = cls(loop)
-        return known
 
     def add(self, way_out: "WayOut") -> None:
         if not self._waiting:
-            self._loop.call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self._send)
         self._waiting.append(way_out)
         if len(self._waiting) == SENT_TOGETHER:
             self._send()
@@ -38,7 +31,11 @@ class Departures:
             way_out.send()
 
 
-_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+_of_loops: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, Departures]()
+
+
+def departures(loop: asyncio.AbstractEventLoop) -> Departures:
+    return _of_loops.setdefault(loop, Departures())
 
 
 class WayOut:
