@@ -6,8 +6,15 @@ import hashlib
 import os
 import signal
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -137,24 +144,50 @@ def _locked(path: Path, how: int) -> Generator[None]:
         yield
 
 
+@contextmanager
+def _alone(folder: Path, what: str) -> Generator[None]:
+    """The gate is held while that is waited for, so that the others do not take turns for ever."""
+    gate, among = folder / f"{what}.gate", folder / f"{what}.lock"
+    with _locked(gate, fcntl.LOCK_EX), _locked(among, fcntl.LOCK_EX):
+        yield
+
+
+@contextmanager
+def _among(folder: Path, what: str) -> Generator[None]:
+    with ExitStack() as held:
+        with _locked(folder / f"{what}.gate", fcntl.LOCK_EX):
+            held.enter_context(_locked(folder / f"{what}.lock", fcntl.LOCK_SH))
+        yield
+
+
 @pytest.fixture
 def quiet(run_folder: Path) -> Iterator[None]:
-    """For who measures: no other worker's test starts and kills servers meanwhile.
-
-    The gate is held while that is waited for, so that the others do not take turns for ever.
-    """
-    gate, noise = run_folder / "gate.lock", run_folder / "noise.lock"
-    with _locked(gate, fcntl.LOCK_EX), _locked(noise, fcntl.LOCK_EX):
+    """For who measures: no other worker's test starts and kills servers meanwhile."""
+    with _alone(run_folder, "kills"):
         yield
 
 
 @pytest.fixture
 def noisy(run_folder: Path) -> Iterator[None]:
     """For who starts and kills servers: not while another worker measures."""
-    with ExitStack() as held:
-        with _locked(run_folder / "gate.lock", fcntl.LOCK_EX):
-            held.enter_context(_locked(run_folder / "noise.lock", fcntl.LOCK_SH))
+    with _among(run_folder, "kills"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _computing(request: pytest.FixtureRequest, run_folder: Path) -> Iterator[None]:
+    """Whoever runs beside who measures, and may be asked to stand still."""
+    if {"quiet", "noisy"} & set(request.fixturenames):
+        yield
+        return
+    with _among(run_folder, "computing"):
+        yield
+
+
+@pytest.fixture
+def still(quiet: None, run_folder: Path) -> Callable[[], AbstractContextManager[None]]:
+    """For who measured, and missed: here nothing else runs on any worker."""
+    return lambda: _alone(run_folder, "computing")
 
 
 @pytest.fixture(scope="session")

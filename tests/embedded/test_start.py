@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from tests.embedded.world import World, answers, fetch, is_alive
 
-from picopay.embedded.servers import EmbeddedError, acquire
+from picopay.embedded.locks import Lock
+from picopay.embedded.servers import EmbeddedError, Lease, Servers, acquire
 
 pytestmark = pytest.mark.kill
 
@@ -47,6 +48,27 @@ def test_a_short_user_leaves_the_servers_to_the_others(world: World) -> None:
     long.release()
     assert long.stopped(30)
     assert not [pid for pid in before if is_alive(pid)]
+
+
+class _LetGo(Lock):
+    """A keeper's lock that is gone the moment after we found it taken."""
+
+    keeper: Lock
+
+    def try_exclusive(self) -> bool:
+        free = super().try_exclusive()
+        self.keeper.close()
+        return free
+
+
+def test_a_keeper_that_ends_while_it_is_looked_for_is_gone(tmp_path: Path) -> None:
+    users = _LetGo(tmp_path / "users.lock")
+    users.keeper = Lock(tmp_path / "users.lock")
+    assert users.keeper.try_exclusive()
+    servers = Servers("", "", tmp_path, ephemeral=False, created=False)
+    lease = Lease(servers, users, Lock(tmp_path / "keeper.lock"))
+    lease.release()
+    assert lease.stopped(5)
 
 
 async def test_five_who_come_first_make_one_cluster(new_world: World) -> None:

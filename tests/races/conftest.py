@@ -1,12 +1,15 @@
 """Two server processes that share one database."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from tests.processes import Server, Site
-from tests.races.load import Caller, Wish, caller
+from tests.races import load
+from tests.races.load import P99_MS_MAX, Caller, Measured, Still, Wish, caller
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +45,12 @@ async def pair(shared_site: Site, two_servers: tuple[Server, Server]) -> AsyncIt
             (user,) = await by.new_users(1)
             assert (await by.charge(Wish.of(user))).status == 200
         yield Pair(shared_site, two_servers, (first, second))
+
+
+class BestP99(Protocol):
+    def __call__(self, measured: Measured, ms_max: float = P99_MS_MAX, /) -> Awaitable[float]: ...
+
+
+@pytest.fixture
+def best_p99(still: Still) -> BestP99:
+    return partial(load.best_p99, still)

@@ -8,14 +8,13 @@ from uuid import uuid4
 
 import pytest
 from tests.processes import assert_ledger_clean, picopay
-from tests.races.conftest import Pair
+from tests.races.conftest import BestP99, Pair
 from tests.races.load import (
     DEPOSIT,
     P99_MS_MAX,
     Answer,
     Caller,
     Wish,
-    best_p99,
     caller,
     measure,
     measured_figure,
@@ -67,7 +66,7 @@ async def shop(pair: Pair) -> AsyncIterator[Shop]:
 
 
 async def test_a_locked_merchant_delays_only_its_own_charges_in_that_currency(
-    pair: Pair, shop: Shop
+    pair: Pair, shop: Shop, best_p99: BestP99
 ) -> None:
     by = pair.callers[0]
     waiting, others = await by.new_users(50), await by.new_users(50)
@@ -95,7 +94,9 @@ async def test_a_locked_merchant_delays_only_its_own_charges_in_that_currency(
     await assert_each_charged_once(pair.url, wishes, DEPOSIT)
 
 
-async def test_a_bulk_request_under_way_hardly_delays_single_charges(pair: Pair) -> None:
+async def test_a_bulk_request_under_way_hardly_delays_single_charges(
+    pair: Pair, best_p99: BestP99
+) -> None:
     payers, others = await pair.callers[0].new_users(50), await pair.callers[0].new_users(50)
     made: list[Wish] = []
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from tests.processes import get, metric
-from tests.races.conftest import Pair
+from tests.races.conftest import BestP99, Pair
 from tests.races.load import (
     P99_MS_MAX,
     Answer,
     Wish,
-    best_p99,
     caller,
     measure,
     measured_figure,
@@ -36,7 +35,7 @@ def charge_in_turn(pair: Pair, wishes: Sequence[Wish]) -> list[asyncio.Task[Answ
 
 
 async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_user(
-    pair: Pair,
+    pair: Pair, best_p99: BestP99
 ) -> None:
     stuck, *others = await pair.callers[0].new_users(50)
     wishes: list[Wish] = []
@@ -60,7 +59,9 @@ async def test_an_account_locked_elsewhere_delays_only_the_charges_of_its_own_us
 
 
 @pytest.mark.nightly
-async def test_many_accounts_locked_elsewhere_delay_only_their_own_users(pair: Pair) -> None:
+async def test_many_accounts_locked_elsewhere_delay_only_their_own_users(
+    pair: Pair, best_p99: BestP99
+) -> None:
     users = await pair.callers[0].new_users(60)
     stuck, others = users[:20], users[20:]
     names = [f"user:{user}" for user in stuck]
@@ -77,7 +78,9 @@ async def test_many_accounts_locked_elsewhere_delay_only_their_own_users(pair: P
     assert p99 < P99_MS_MAX
 
 
-async def test_a_payer_hot_in_two_processes_does_not_slow_others_down(pair: Pair) -> None:
+async def test_a_payer_hot_in_two_processes_does_not_slow_others_down(
+    pair: Pair, best_p99: BestP99
+) -> None:
     hot, *others = await pair.callers[0].new_users(50)
     made: list[Wish] = []
 
@@ -99,7 +102,9 @@ async def test_a_payer_hot_in_two_processes_does_not_slow_others_down(pair: Pair
     await assert_each_charged_once(pair.url, made, 1_000_000)
 
 
-async def test_a_merchant_hot_in_two_processes_does_not_slow_others_down(pair: Pair) -> None:
+async def test_a_merchant_hot_in_two_processes_does_not_slow_others_down(
+    pair: Pair, best_p99: BestP99
+) -> None:
     """Every charge credits the one merchant; here from 16 busy payers and the measured others."""
     users = await pair.callers[0].new_users(66)
     busy, others = users[:16], users[16:]
@@ -170,7 +175,7 @@ async def test_512_connections_freeze_neither_the_server_nor_its_health(pair: Pa
 
 @pytest.mark.nightly
 async def test_deposits_to_a_locked_account_do_not_take_the_charges_of_others_along(
-    pair: Pair,
+    pair: Pair, best_p99: BestP99
 ) -> None:
     """Forty of them would fill the pool that requests share; lanes and health have their own."""
     stuck, *others = await pair.callers[0].new_users(50)
