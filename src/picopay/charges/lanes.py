@@ -20,7 +20,7 @@ from picopay.charges.merchants import LockedMerchants
 from picopay.charges.model import Busy, Decision, Declined, Outcome
 from picopay.charges.queues import BATCH_MAX, BULK_BATCH_MAX, Arrivals, Late
 from picopay.charges.service import MerchantLocked
-from picopay.charges.waiting import Item, Waiting, in_time, present
+from picopay.charges.waiting import Item, Waiting, callers, in_time, present
 from picopay.idempotency.model import KeyId
 from picopay.infra import metrics, tracing
 from picopay.infra.chain import Chain
@@ -131,7 +131,7 @@ class Lanes:
         alone = lane in self._bulk and now - self._single_came > ALONE_SECONDS
         return BULK_BATCH_MAX if alone else BATCH_MAX
 
-    async def _unobstructed(self, items: list[Item]) -> list[Item]:
+    async def _unobstructed(self, items: Sequence[Item]) -> Sequence[Item]:
         """Without those whose accounts are waited for already: these go behind who waits."""
         if self._held_keys:
             items = self._without_held_keys(items)
@@ -144,7 +144,7 @@ class Lanes:
         await self._set_aside(obstructed)
         return free
 
-    def _without_held_keys(self, items: list[Item]) -> list[Item]:
+    def _without_held_keys(self, items: Sequence[Item]) -> list[Item]:
         since = self._loop.time() - HELD_KEY_SECONDS
         self._held_keys = {key: at for key, at in self._held_keys.items() if at > since}
         free: list[Item] = []
@@ -192,10 +192,12 @@ class Lanes:
         return busy
 
     def _settle(self, decided: Sequence[tuple[Item, Decision]]) -> None:
-        for item, decision in decided[:ANSWERS_A_TURN]:
-            item.settle(decision)
-        if left := decided[ANSWERS_A_TURN:]:
-            self._loop.call_soon(self._settle, left)
+        answers = 0
+        for number, (item, decision) in enumerate(decided, 1):
+            answers += item.settle(decision)
+            if answers == ANSWERS_A_TURN:
+                self._loop.call_soon(self._settle, decided[number:])
+                return
 
     def _note_held_key(self, error: Exception, alone: Item) -> None:
         key = alone.command.key_id
@@ -259,7 +261,7 @@ class Lanes:
 
         Counted from when the first caller came: a long queue is told together, not in turns.
         """
-        waited = self._loop.time() - min(item.waiting.since for item in items)
+        waited = self._loop.time() - min(caller.since for caller in callers(items))
         return max(PATIENCE_SECONDS_MIN, LOST_DATABASE_SECONDS - waited)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:

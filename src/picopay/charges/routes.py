@@ -52,7 +52,7 @@ _KEY: Final = header(
     "Makes a retry safe: the same key charges once, however often it is sent.",
 )
 _SCOPE: Final = Scope.CHARGES
-_ITEMS_A_TURN: Final = 50
+_ITEMS_A_TURN: Final = 100
 # Bulk requests read or rendered at a time: thousands of items take space, and time of others.
 BULK_SLOTS: Final = 2
 

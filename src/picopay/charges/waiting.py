@@ -41,12 +41,15 @@ class Waiting:
     def items(self) -> "list[Item]":
         return [Item(command, self, number) for number, command in enumerate(self.commands)]
 
-    def settle(self, number: int, decision: Decision) -> None:
-        """The last decision to come answers the caller."""
+    def settle(self, number: int, decision: Decision) -> bool:
+        """The last decision to come answers the caller: whether it was this one."""
         self._decisions[number] = decision
         self._open -= 1
-        if not self._open and not self.future.done():
+        if self._open:
+            return False
+        if not self.future.done():
             self.future.set_result([self._decisions[n] for n in range(len(self.commands))])
+        return True
 
     def left(self) -> bool:
         return self.future.done() or self._gone()
@@ -59,21 +62,26 @@ class Item(NamedTuple):
     waiting: Waiting
     number: int
 
-    def settle(self, decision: Decision) -> None:
-        self.waiting.settle(self.number, decision)
+    def settle(self, decision: Decision) -> bool:
+        return self.waiting.settle(self.number, decision)
 
 
-def present(items: Sequence[Item], now: float) -> list[Item]:
+def callers(items: Sequence[Item]) -> list[Waiting]:
+    """Each once, in the order of their first items: in bulk there are far fewer than items."""
+    return list(dict.fromkeys([item.waiting for item in items]))
+
+
+def present(items: Sequence[Item], now: float) -> Sequence[Item]:
     """Those whose callers are still there; the others are dropped before anything is charged."""
     late = now - ASK_AFTER_SECONDS
-    there: list[Item] = []
+    gone = {by for by in callers(items) if by.since <= late and by.left()}
+    if not gone:
+        return items
     for item in items:
-        if item.waiting.since <= late and item.waiting.left():
+        if item.waiting in gone:
             metrics.callers_gone.inc()
             item.settle(Declined(Overloaded("the caller left before the charge began")))
-        else:
-            there.append(item)
-    return there
+    return [item for item in items if item.waiting not in gone]
 
 
 def in_time(items: Sequence[Item], now: float) -> list[Item]:

@@ -12,7 +12,7 @@ _CLAIM = """
 INSERT INTO idempotency_keys (key, merchant_id, operation, resource_id)
 SELECT * FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::uuid[])
 ON CONFLICT DO NOTHING
-RETURNING key, merchant_id, operation
+RETURNING resource_id
 """
 
 _FIND = """
@@ -41,7 +41,8 @@ async def insert_absent(tx: Tx, resources: Mapping[KeyId, UUID]) -> AbstractSet[
     rows = await tx.driver.fetch(_CLAIM, *map(texts, names), ids)
     if len(rows) == len(resources):  # nearly always
         return resources.keys()
-    return {KeyId(key, merchant, Operation(operation)) for key, merchant, operation in rows}
+    claimed = {resource for (resource,) in rows}
+    return {key for key, resource in resources.items() if resource in claimed}
 
 
 async def find(tx: Tx, keys: Sequence[KeyId]) -> dict[KeyId, UUID]:

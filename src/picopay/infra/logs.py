@@ -20,6 +20,8 @@ request_id_var: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 log: Final[FilteringBoundLogger] = structlog.get_logger()
 
+_Row = dict[str, object]
+
 
 def _stamp(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """Level, time in UTC, and the request's id: one step, since this runs on the hot path."""
@@ -44,8 +46,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()  # noqa: TID251 - a log line's own time
 
 
-def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
-    """One info line for each row: for what happens thousands of times a second.
+def log_all(event: str, rows: Iterable[_Row]) -> None:
+    """One info line for each row, none of them empty: for what happens thousands of times a second.
 
     Lines are gathered until the event loop comes round again, and written together.
     """
@@ -55,12 +57,12 @@ def log_all(event: str, rows: Iterable[dict[str, object]]) -> None:
         for row in rows:
             log.info(event, **{name: str(value) for name, value in row.items()})
         return
-    common: dict[str, object] = {"event": event, "level": "info"}
+    common: _Row = {"event": event, "level": "info"}
     if (request_id := request_id_var.get()) is not None:
         common["request_id"] = request_id
     if (trace_id := tracing.trace_id()) is not None:
         common["trace_id"] = trace_id
-    _gathered.add([row | common for row in rows])
+    _gathered.add(rows, common)
 
 
 class _Outlet:
@@ -83,19 +85,23 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.json = True
-        self._rows: list[dict[str, object]] = []
+        self._waiting: list[tuple[Iterable[_Row], _Row]] = []
 
-    def add(self, rows: list[dict[str, object]]) -> None:
-        if not self._rows:
+    def add(self, rows: Iterable[_Row], common: _Row) -> None:
+        """Each row with what is common to all of them."""
+        if not self._waiting:
             asyncio.get_running_loop().call_soon(self._write)
-        self._rows += rows
+        self._waiting.append((rows, common))
 
     def _write(self) -> None:
-        rows, self._rows = self._rows, []
+        waiting, self._waiting = self._waiting, []
         now = _now()
-        lines = [_json(row | {"timestamp": now}) for row in rows]
+        lines: list[bytes] = []
+        for rows, common in waiting:
+            end = b"," + _json_bytes(common | {"timestamp": now})[1:] + b"\n"
+            lines += [_json_bytes(row)[:-1] + end for row in rows]
         out = _Outlet(sys.stdout)
-        out.write("\n".join(lines) + "\n")
+        out.write(b"".join(lines).decode())
         out.flush()
 
 
@@ -103,7 +109,11 @@ _gathered = _Gathered()
 
 
 def _json(value: object, **_: object) -> str:
-    return orjson.dumps(value, default=str).decode()
+    return _json_bytes(value).decode()
+
+
+def _json_bytes(value: object) -> bytes:
+    return orjson.dumps(value, default=str)
 
 
 def configure(level: str, style: str | None) -> None:

@@ -18,6 +18,7 @@ EXPONENTS: dict[str, int] = {
 
 _QUANTA = {code: Decimal(1).scaleb(-exponent) for code, exponent in EXPONENTS.items()}
 _SCALES = {code: Decimal(10) ** exponent for code, exponent in EXPONENTS.items()}
+_FORMS = {code: (10**exponent, f"%d.%0{exponent}d") for code, exponent in EXPONENTS.items()}
 _EXACT = Context(prec=40, traps=[Inexact, InvalidOperation])
 _LARGEST = Decimal(AMOUNT_MINOR_MAX)  # as a decimal: an integer would be converted each time
 
@@ -65,16 +66,20 @@ class Money(NamedTuple):
     @property
     def text(self) -> str:
         """In major units with the currency's own decimals: 90000 USD cents are `900.00`."""
-        minor, currency = self
-        exponent = EXPONENTS[currency]
-        if exponent == 0:
-            return str(minor)
-        digits = str(abs(minor)).zfill(exponent + 1)
-        return f"{'-' if minor < 0 else ''}{digits[:-exponent]}.{digits[-exponent:]}"
+        return major_text(*self)
 
     @property
     def major(self) -> Decimal:
         return Decimal(self.text)
+
+
+def major_text(minor: int, currency: str) -> str:
+    """As `Money.text`, of an amount of which no `Money` was made."""
+    scale, form = _FORMS[currency]
+    if scale == 1:
+        return str(minor)
+    sign = "-" if minor < 0 else ""
+    return sign + form % divmod(abs(minor), scale)
 
 
 def _minor(amount: Decimal | int, currency: str) -> int:
