@@ -186,7 +186,7 @@ def _computing(request: pytest.FixtureRequest, run_folder: Path) -> Iterator[Non
 
 @pytest.fixture
 def still(quiet: None, run_folder: Path) -> Callable[[], AbstractContextManager[None]]:
-    """For who measured, and missed: here nothing else runs on any worker."""
+    """For who measured, and missed: meanwhile no other worker's test goes on."""
     return lambda: _alone(run_folder, "computing")
 
 

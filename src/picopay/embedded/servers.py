@@ -89,18 +89,15 @@ class Lease:
         deadline = time.monotonic() + timeout_seconds
         shared_before = False
         while time.monotonic() < deadline:
-            if self._users.try_exclusive():
-                gone = self._keeper.try_shared()
-                self._keeper.unlock()
-                self._users.unlock()
-                if gone:
-                    return True
-            elif shared := self._users.try_shared():
-                self._users.unlock()
-                # Once may be a keeper that ended between the two tries; twice are others.
-                if shared_before:
-                    return False
-                shared_before = shared
+            alone = self._users.try_exclusive()
+            shared = not alone and self._users.try_shared()
+            gone = alone and self._keeper.try_shared()
+            self._keeper.unlock()
+            self._users.unlock()
+            # Shared once may be a keeper that ended between the two tries; twice are others.
+            if gone or (shared and shared_before):
+                return gone
+            shared_before = shared
             time.sleep(_POLL_SECONDS)
         return False
 

@@ -33,7 +33,7 @@ DELETE FROM idempotency_keys k
 
 
 async def insert_absent(tx: Tx, resources: Mapping[KeyId, UUID]) -> AbstractSet[KeyId]:
-    """The keys that were free and now are ours.
+    """The keys, each of a resource of its own, that were free and now are ours.
 
     For each that another open transaction has claimed, the database waits for its end.
     """

@@ -1,4 +1,4 @@
-"""Routes that refuse at the door while their queue is full: before a request is read.
+"""Routes that refuse at the door while their queue is full: before the application is asked.
 
 A refusal must cost next to nothing, or refusing is what keeps a busy server from its work. It is
 the same answer that the route itself would give.
@@ -10,7 +10,7 @@ from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from picopay.infra import metrics, problems
+from picopay.infra import draining, metrics, problems
 from picopay.infra.headers import REQUEST_ID, SECURITY_HEADERS
 from picopay.infra.ids import new_id_text
 from picopay.infra.json import dump
@@ -44,7 +44,8 @@ class Door:
 
     @property
     def full(self) -> bool:
-        return self._full(self.inside)
+        """Never while draining: each answer then ends its connection, and ours would keep it."""
+        return self._full(self.inside) and not draining.has_begun()
 
     def count(self, loop: asyncio.AbstractEventLoop) -> None:
         """One more was refused: told once a turn of the event loop, since it costs as much."""

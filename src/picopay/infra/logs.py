@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -46,10 +46,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()  # noqa: TID251 - a log line's own time
 
 
-def log_all(event: str, rows: Iterable[_Row]) -> None:
-    """One info line for each row, none of them empty: for what happens thousands of times a second.
+def log_all(event: str, rows: Sequence[_Row]) -> None:
+    """One info line for each row: for what happens thousands of times a second.
 
-    Lines are gathered until the event loop comes round again, and written together.
+    All rows have the same names. Lines are gathered until the event loop comes round again, and
+    written together.
     """
     if not log.is_enabled_for(logging.INFO):
         return
@@ -85,9 +86,9 @@ class _Gathered:
 
     def __init__(self) -> None:
         self.json = True
-        self._waiting: list[tuple[Iterable[_Row], _Row]] = []
+        self._waiting: list[tuple[Sequence[_Row], _Row]] = []
 
-    def add(self, rows: Iterable[_Row], common: _Row) -> None:
+    def add(self, rows: Sequence[_Row], common: _Row) -> None:
         """Each row with what is common to all of them."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._write)
@@ -98,11 +99,18 @@ class _Gathered:
         now = _now()
         lines: list[bytes] = []
         for rows, common in waiting:
-            end = b"," + _json_bytes(common | {"timestamp": now})[1:] + b"\n"
-            lines += [_json_bytes(row)[:-1] + end for row in rows]
+            lines += _lines(rows, common | {"timestamp": now})
         out = _Outlet(sys.stdout)
         out.write(b"".join(lines).decode())
         out.flush()
+
+
+def _lines(rows: Sequence[_Row], common: _Row) -> list[bytes]:
+    """What is common is written once, and put behind each; unless a row has a name of it too."""
+    if not rows or not rows[0] or not common.keys().isdisjoint(rows[0]):
+        return [_json_bytes(row | common) + b"\n" for row in rows]
+    end = b"," + _json_bytes(common)[1:] + b"\n"
+    return [_json_bytes(row)[:-1] + end for row in rows]
 
 
 _gathered = _Gathered()

@@ -207,7 +207,8 @@ admin_secrets_rejected = Counter(
     "admin_secrets_rejected_total", "Requests refused for their admin secret."
 )
 requests_shed = Counter(
-    "requests_shed_total", "Requests refused at the door, before they were parsed: a full queue."
+    "requests_shed_total",
+    "Requests refused at the door, before the application was asked: a full queue.",
 )
 http_requests = Counter("http_requests_total", "Answered requests.", ["method", "status"])
 

@@ -4,7 +4,7 @@ Bounds, in bytes, in number and in time, on what anybody may send without any ke
 of what frames a message: what two servers could read differently is refused, so that no request
 hides in another. Upgrades that are offered are passed over, as RFC 9110 wants (section 7.8). A
 shorter way for plain requests. A cheap way to ask whether the client is still there. And doors, at
-which a request is refused before it is read.
+which a request is refused before the application knows of it.
 """
 
 import asyncio
@@ -82,7 +82,9 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         door = self._doors.get(data[: data.find(b"\n") + 1])
         if door is not None and self._is_idle():
-            if door.full and (answer := refusal(data)) is not None:
+            # Who does not read is refused by the route, which waits until he does.
+            unread = self.flow.write_paused
+            if door.full and not unread and (answer := refusal(data)) is not None:
                 self._turn_away(door, answer)
                 return
             self._door = door
@@ -219,6 +221,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._amid_message = False
         if not self._reader.should_upgrade():
             self._in_body = False
+            if self._unanswered() is None:  # refused for its head, and now it is whole
+                self._door = None
+                self._await_another()
+                return
             self._enter()
             if isinstance(self.cycle, Exchange):
                 self._start_asgi_task(self.cycle, self._application)

@@ -1,6 +1,7 @@
 """A connection that was refused at the door stays; one too many is told so, and ends."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -19,6 +20,8 @@ from picopay.infra.protocol import HttpProtocol
 
 SHORT_SECONDS = 0.3
 LONG_SECONDS = 30
+REQUESTS_MAX = 50_000
+MORE = 30
 BODY = b"{}"
 REQUEST = line("POST", "/charge") + b"Host: x\r\nContent-Length: 2\r\n\r\n" + BODY
 
@@ -30,11 +33,24 @@ class App:
 
     def __init__(self) -> None:
         self.full = False
+        self.asked = 0
+        self.reads = True
         self.disconnects = 0
+        self.state = ServerState()
         self.door = Door(lambda _inside: self.full, lambda _refused: None)
         self.doors = {line("POST", "/charge"): self.door}
 
+    @property
+    def connection(self) -> HttpProtocol:
+        (connection,) = self.state.connections
+        assert isinstance(connection, HttpProtocol)
+        return connection
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+        self.asked += 1
+        if not self.reads:
+            await Response(b"no", 401)(scope, receive, send)
+            return
         request = Request(scope, receive)
         try:
             await body_of(request)
@@ -58,7 +74,7 @@ async def serving(app: App, *, keep_alive_seconds: float = LONG_SECONDS) -> Asyn
         proxy_headers=False,  # as `picopay serve` has it: a layer around the edge would hide doors
         timeout_keep_alive=keep_alive_seconds,  # pyright: ignore[reportArgumentType] - parts too
     )
-    state, loop = ServerState(), asyncio.get_running_loop()
+    state, loop = app.state, asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: HttpProtocol(config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
     )
@@ -109,6 +125,58 @@ async def test_who_is_refused_at_the_door_may_come_again_on_the_same_connection(
             writer.write(REQUEST)
             assert status in await answer(reader)
         assert await closed_after(reader) > SHORT_SECONDS / 2
+
+
+async def test_who_is_answered_before_his_body_has_come_is_not_inside(app: App) -> None:
+    body = 10_000 * b"x"  # long enough to be asked about by its head
+    head = line("POST", "/charge") + b"Host: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with serving(app, keep_alive_seconds=SHORT_SECONDS) as port:
+        reader, writer = await opened(port)
+        for _ in range(3):
+            app.reads = False
+            writer.write(head)
+            assert await answer(reader) == b"HTTP/1.1 401 UNAUTHORIZED"
+            app.reads = True
+            writer.write(body)
+            await asyncio.sleep(SHORT_SECONDS / 4)  # so that it is whole
+            writer.write(REQUEST)
+            assert await answer(reader) == b"HTTP/1.1 200 OK"
+        app.reads = False
+        writer.write(head)
+        assert await answer(reader) == b"HTTP/1.1 401 UNAUTHORIZED"
+        writer.write(body)
+        assert SHORT_SECONDS / 2 < await closed_after(reader) < 4
+        assert app.door.inside == 0
+
+
+async def test_refusals_that_nobody_reads_do_not_pile_up(app: App) -> None:
+    """From when the way out is full on, the route answers, and its requests wait."""
+    app.full = True
+    async with serving(app) as port:
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", port))
+        reader, writer = await asyncio.open_connection(sock=slow)
+        _opened.append(writer)
+        await asyncio.sleep(0.01)  # until the server has noticed
+        sent = 0
+        while not (paused := app.connection.flow.write_paused) and sent < REQUESTS_MAX:
+            await _ask(writer)
+            sent += 1
+        assert paused
+        unread_bytes = app.connection.transport.get_write_buffer_size()
+        for _ in range(MORE):
+            await _ask(writer)
+        assert app.connection.transport.get_write_buffer_size() == unread_bytes
+        answers = [await answer(reader) for _ in range(sent + MORE)]
+        assert answers[-MORE:] == MORE * [b"HTTP/1.1 200 OK"]
+
+
+async def _ask(writer: asyncio.StreamWriter) -> None:
+    """And wait until that was read: what comes together is not for the door."""
+    writer.write(REQUEST)
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def test_beyond_so_many_connections_the_next_is_told_and_closed(

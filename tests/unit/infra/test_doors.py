@@ -7,6 +7,7 @@ import orjson
 import pytest
 from prometheus_client import REGISTRY
 
+from picopay.infra import draining
 from picopay.infra.doors import Door, line, refusal
 
 LINE = line("POST", "/charge")
@@ -76,6 +77,13 @@ def test_a_door_is_full_for_as_many_as_are_inside() -> None:
     for door.inside in (0, 1, 2, 1):
         fullness.append(door.full)
     assert fullness == [False, False, True, False]
+
+
+def test_no_door_is_full_while_each_answer_ends_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(draining, "has_begun", lambda: True)
+    assert not Door(lambda _inside: True, lambda _: None).full
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,34 @@ def test_a_librarys_line_is_an_event_of_one_name_with_its_logger_and_message() -
     assert "exception" not in lines[0]
 
 
+def test_many_lines_at_once_have_each_name_once_with_what_is_common_to_all() -> None:
+    program = """
+import asyncio
+from picopay.infra import logs
+
+async def told():
+    logs.request_id_var.set("r-1")
+    logs.log_all("charge.succeeded", [{"user_id": 1}, {"user_id": 2}])
+    logs.log_all("transfer.processed", [{"request_id": "r-1", "transaction_id": "t"}])
+    logs.log_all("nothing.named", [{}])
+    logs.log_all("nothing.happened", [])
+    await asyncio.sleep(0)
+
+logs.configure("INFO", "json")
+asyncio.run(told())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line, object_pairs_hook=list) for line in ran.stdout.splitlines()]
+    events = ["charge.succeeded", "charge.succeeded", "transfer.processed", "nothing.named"]
+    assert [dict(line)["event"] for line in lines] == events
+    assert [dict(line).get("user_id") for line in lines] == [1, 2, None, None]
+    for line in lines:
+        assert len(line) == len(dict(line))
+        assert {"level", "timestamp", "request_id"} <= dict(line).keys()
+
+
 def test_what_a_stranger_has_sent_stays_on_its_line_of_a_terminal() -> None:
     program = """
 from picopay.infra import logs
