@@ -164,6 +164,7 @@ async def roll(
         if await asyncio.to_thread(server.stop) != 0:
             raise DrillFailed("a server did not end as it should")
         if not by_hand:
+            await asyncio.sleep(2 * PROBE_SECONDS)  # nobody tells the balancer but its probes
             site.balancer.remove(port)
     return new
 

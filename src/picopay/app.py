@@ -216,7 +216,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
         (".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), str(item["msg"]))
         for item in error.errors()
     ]
-    return problems.response(Invalid("the request is not valid", *errors))
+    return problems.response(Invalid.of(*errors))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -199,6 +199,25 @@ async def test_a_null_key_is_no_key(client: httpx2.AsyncClient) -> None:
     assert results[0]["transaction"]["idempotency_key"] is None
 
 
+async def test_a_key_by_another_name_is_not_dropped_in_silence(client: httpx2.AsyncClient) -> None:
+    await a_user(client)
+    items = [ITEM | {"idempotency-key": KEY}, ITEM, ITEM | {"note": "rent"}]
+    results = await batch(client, items)
+    assert statuses(results) == ["rejected", "success", "success"]
+    assert results[0]["problem"]["code"] == "idempotency-key-invalid"
+
+
+async def test_a_key_in_the_header_is_refused_where_an_item_has_none(
+    client: httpx2.AsyncClient,
+) -> None:
+    await a_user(client)
+    body = {"charges": [an_item(KEY), ITEM]}
+    refused = await client.post(PATH, json=body, headers=keyed(KEY))
+    assert (refused.status_code, refused.json()["code"]) == (400, "idempotency-key-invalid")
+    assert (await client.get("/v1/charges")).json()["data"] == []
+    assert statuses(await batch(client, [an_item(KEY)], headers=keyed(KEY))) == ["success"]
+
+
 async def test_a_lone_surrogate_in_a_key_is_no_5xx(client: httpx2.AsyncClient) -> None:
     content = (
         '{"charges": [{"user_id": 1, "amount": 1, "currency": "USD", "idempotency_key": "%s"}]}'

@@ -206,6 +206,27 @@ async def test_what_only_python_reads_as_hexadecimal_is_no_uuid(
     problem(await charge(client, headers=keyed(text)), 400, "idempotency-key-invalid")
 
 
+@pytest.mark.parametrize(
+    ("members", "headers"),
+    [
+        ({"idempotency_key": KEY}, {}),
+        ({"idempotencyKey": KEY}, {}),
+        ({}, {"X-Idempotency-Key": KEY}),
+        ({}, {"Idempotency_Key": KEY}),
+    ],
+)
+async def test_a_key_where_nobody_looks_for_it_is_not_dropped_in_silence(
+    client: httpx2.AsyncClient, members: dict[str, str], headers: dict[str, str]
+) -> None:
+    await a_user(client)
+    body = {"user_id": 1, "amount": 1, "currency": "USD", **members}
+    refused = await client.post("/charge", json=body, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "idempotency-key-invalid")
+    assert (await client.get("/v1/charges")).json()["data"] == []
+    elsewhere = await client.post("/charge", json=body, headers=headers | keyed(str(uuid4())))
+    assert elsewhere.status_code == 200
+
+
 async def test_a_charge_beyond_the_balance_writes_nothing_and_leaves_its_key_free(
     client: httpx2.AsyncClient, owner: asyncpg.Connection
 ) -> None:

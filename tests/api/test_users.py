@@ -119,6 +119,15 @@ async def test_without_a_key_each_deposit_is_one_of_its_own(client: httpx2.Async
     assert second.json()["new_balance"] == 200
 
 
+async def test_a_deposits_key_in_its_body_is_not_dropped_in_silence(
+    client: httpx2.AsyncClient,
+) -> None:
+    await a_user(client, amount="0")
+    body = {"amount": 1, "currency": "USD", "idempotency_key": "k"}
+    refused = await client.post("/v1/users/1/deposits", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (400, "idempotency-key-invalid")
+
+
 @pytest.mark.parametrize(
     ("user_id", "body", "mismatched"),
     [

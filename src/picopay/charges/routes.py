@@ -31,10 +31,11 @@ from picopay.charges.schemas import (
     result_json,
 )
 from picopay.charges.store import Filter
-from picopay.idempotency.rules import parse_uuid_key
+from picopay.idempotency.errors import KeyInvalid
+from picopay.idempotency.rules import check_misplaced, parse_uuid_key
 from picopay.infra import metrics
 from picopay.infra.db import Db
-from picopay.infra.json import Json, body_of, dump, parse, validate
+from picopay.infra.json import Json, body_of, decode, dump, parse, validate
 from picopay.infra.logs import log_all
 from picopay.infra.problems import document, documented
 from picopay.infra.protocol import hung_up
@@ -81,8 +82,12 @@ async def post_charge(request: Request) -> Response:
     started = perf_counter()
     try:
         caller = await guards.require(request, _SCOPE)
-        body = parse(await body_of(request), ChargeIn)
-        command = body.to_command(caller, parse_uuid_key(_idempotency_keys(request)))
+        value = decode(await body_of(request))
+        body = validate(value, ChargeIn)
+        key = parse_uuid_key(_idempotency_keys(request))
+        if key is None:
+            check_misplaced(value, request.scope["headers"])
+        command = body.to_command(caller, key)
         batcher: Batcher = request.app.state.batcher
         answer = _answer(command, await batcher.charge(command, hung_up(request.scope)))
     except ClientDisconnect:
@@ -154,7 +159,7 @@ def _event(command: ChargeCommand, decision: Decision) -> tuple[str, dict[str, o
     "/v1/charges/batch",
     response_model=ChargeBatchOut,
     summary="Up to 5000 charges, each standing alone, answered in order",
-    responses=documented(*_COMMON, "body-too-large"),
+    responses=documented(*_COMMON, "idempotency-key-invalid", "body-too-large"),
     openapi_extra=takes(ChargeBatchIn) | guards.SECURITY,
 )
 async def post_batch(request: Request) -> Response:
@@ -166,6 +171,8 @@ async def post_batch(request: Request) -> Response:
         async for items in _by_turns(parse(body, ChargeBatchIn).charges):
             read += [_command(item, caller) for item in plain_items(items) or items]
     commands = [item for item in read if isinstance(item, ChargeCommand)]
+    if _idempotency_keys(request) and any(command.key is None for command in commands):
+        raise KeyInvalid("each charge of a batch has a key of its own, in `idempotency_key`")
     batcher: Batcher = request.app.state.batcher
     decisions = await batcher.charge_many(commands, hung_up(request.scope))
     async with slots:
@@ -200,7 +207,10 @@ def _command(item: object, caller: Caller) -> ChargeCommand | bytes:
     """What the item asks for, or its result if it is not valid."""
     try:
         if not isinstance(item, BatchItemIn):
-            item = validate(item, BatchItemIn, "the item is not valid")
+            read = validate(item, BatchItemIn)
+            if read.idempotency_key is None:
+                check_misplaced(item)
+            item = read
         return item.to_item_command(caller)
     except Refused as refused:
         return _rejected(refused)

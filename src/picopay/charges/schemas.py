@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -56,15 +56,22 @@ class _PlainItemIn(BatchItemIn):
     amount: int | Decimal
 
 
+_KEYLESS: Final = len(ChargeIn.model_fields)
 _PLAIN_ITEMS: Final = TypeAdapter(list[_PlainItemIn])
 
 
 def plain_items(items: Sequence[object]) -> list[_PlainItemIn] | None:
     """The items of a batch, read all at once in a third of the time, if all are plain."""
     try:
-        return _PLAIN_ITEMS.validate_python(items)
+        plain = _PLAIN_ITEMS.validate_python(items)
     except ValidationError:
         return None
+    # Whether what else is there should have been a key, only a closer look tells.
+    known = all(
+        item.idempotency_key is not None or len(cast("dict[str, object]", given)) <= _KEYLESS
+        for given, item in zip(items, plain, strict=True)
+    )
+    return plain if known else None
 
 
 class ChargeBatchIn(BaseModel):

@@ -1,8 +1,8 @@
 """What an `Idempotency-Key` header may hold."""
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, cast
 from uuid import UUID
 
 from picopay.idempotency.errors import KeyInvalid
@@ -13,6 +13,7 @@ _UUID: Final = re.compile(
 )
 # As we keep it, and as most clients send it.
 _CANONICAL: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_LIKE_A_KEY: Final = re.compile(r"(?:x[-_]?)?idempotency[-_]?(?:key)?", re.IGNORECASE | re.ASCII)
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -26,6 +27,20 @@ def parse_uuid_key(values: Sequence[bytes]) -> str | None:
     if len(values) > 1:
         raise KeyInvalid("the Idempotency-Key header must be sent once")
     return uuid_key(values[0].decode("latin-1"))
+
+
+def check_misplaced(members: object, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """For what has no key: whether it has one where nobody looks, in its JSON or by its headers.
+
+    Raises `KeyInvalid`: to go on without it would do twice what was to be done once.
+    """
+    names = [name.decode("latin-1") for name, _ in headers]
+    if isinstance(members, Mapping):
+        given = cast("Mapping[str, object]", members).items()
+        names += [name for name, value in given if value is not None]
+    for name in names:
+        if _LIKE_A_KEY.fullmatch(name):
+            raise KeyInvalid(f"{name!r} is not where the idempotency key is looked for")
 
 
 def uuid_key(text: str) -> str:

@@ -56,18 +56,12 @@ def parse(body: bytes, model: type[ModelT], context: object = None) -> ModelT:
     return validate(decode(body), model, context=context)
 
 
-def validate(
-    value: object,
-    model: type[ModelT],
-    detail: str = "the request is not valid",
-    *,
-    context: object = None,
-) -> ModelT:
+def validate(value: object, model: type[ModelT], *, context: object = None) -> ModelT:
     try:
         return model.model_validate(value, context=context)
     except ValidationError as error:
         wrong = _field_errors(error)
-        raise Invalid(detail, *wrong, *_money_errors(value, model, wrong)) from None
+        raise Invalid.of(*wrong, *_money_errors(value, model, wrong)) from None
 
 
 def _field_errors(error: ValidationError) -> list[tuple[str, str]]:

@@ -34,6 +34,13 @@ class Invalid(Refused):
         super().__init__(detail, errors=[{"field": field, "message": why} for field, why in errors])
         self.errors = errors
 
+    @classmethod
+    def of(cls, *errors: tuple[str, str]) -> "Invalid":
+        """Told by the first of its errors, and how many more there are."""
+        (field, why), *others = errors
+        more = f", and {len(others)} more" if others else ""
+        return cls(f"{field}: {why}{more}", *errors)
+
 
 class Overloaded(Refused):
     """Too much is waiting, or something is held for too long: nothing was done, try again soon."""

@@ -8,9 +8,9 @@ from starlette.responses import Response
 
 from picopay.access import guards
 from picopay.access.model import Caller, Scope
-from picopay.idempotency.rules import parse_key
+from picopay.idempotency.rules import check_misplaced, parse_key
 from picopay.infra.db import Db
-from picopay.infra.json import Json, body_of, parse
+from picopay.infra.json import Json, body_of, decode, parse, validate
 from picopay.infra.problems import documented
 from picopay.infra.routing import REPLAYABLE, USER_ID_MAX, header, takes
 from picopay.ledger.model import user_owner
@@ -74,8 +74,11 @@ async def get_user(request: Request, user_id: _UserId, _caller: _Caller) -> Resp
 async def post_deposit(request: Request, user_id: _UserId, caller: _Caller) -> Response:
     db: Db = request.app.state.db
     keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
-    body = parse(await body_of(request), DepositIn)
-    deposit = await service.deposit(db, body.to_command(caller, user_id, parse_key(keys)))
+    value = decode(await body_of(request))
+    body, key = validate(value, DepositIn), parse_key(keys)
+    if key is None:
+        check_misplaced(value, request.scope["headers"])
+    deposit = await service.deposit(db, body.to_command(caller, user_id, key))
     headers = {"Idempotent-Replayed": "true"} if deposit.replayed else None
     return Json(DepositOut.of(deposit), status_code=201, headers=headers)
 
