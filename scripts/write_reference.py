@@ -19,6 +19,7 @@ from picopay.fake_payments import model as fake_payments
 from picopay.infra.metrics import LATENCY_BUCKETS_SECONDS as _REGISTERED
 from picopay.infra.problems import PROBLEMS
 from picopay.infra.settings import Settings
+from picopay.kernel.errors import Refused
 from picopay.orders import model as orders
 from picopay.transfers import model as transfers
 
@@ -42,14 +43,23 @@ def _setting(name: str, field: FieldInfo) -> str:
     return f"| `{name.upper()}` | {default} | {field.description} |"
 
 
+def _subclasses(of: type[Refused]) -> Iterator[type[Refused]]:
+    for subclass in of.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
 def errors() -> str:
+    own = {refused.code: refused.status for refused in _subclasses(Refused) if refused.status}
     rows = [
-        f"| `{code}` | {status} | {title} |" for code, (status, title) in sorted(PROBLEMS.items())
+        f"| `{code}` | {status}{f', or {own[code]}' if code in own else ''} | {title} |"
+        for code, (status, title) in sorted(PROBLEMS.items())
     ]
     return _page(
         "Errors",
         "Every refusal is an `application/problem+json` document (RFC 9457). Branch on `code`; "
-        "its `type` is `/problems/<code>`, which the server answers too.",
+        "its `type` is `/problems/<code>`, which the server answers too. Which operation gives "
+        "the second of two statuses, the OpenAPI document says.",
         "| code | status | title |\n| --- | --- | --- |",
         rows,
     )

@@ -32,6 +32,7 @@ from picopay.catalog import routes as catalog
 from picopay.charges import refunds_routes as refunds
 from picopay.charges import routes as charges
 from picopay.charges.batcher import Batcher
+from picopay.charges.bulk import BulkTurns
 from picopay.charges.turns import Turns
 from picopay.fake_payments import routes as fake_payments
 from picopay.idempotency.cache import ReplayCache
@@ -114,14 +115,20 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _for_browsers(edge: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
+class _ForBrowsers(CORSMiddleware):
+    """What is behind has doors, at which no request of a browser's is refused."""
+
+    doors: Doors
+
+
+def _for_browsers(edge: Edge | Traced, allowed: Sequence[str]) -> ASGIApp:
     """Around the edge, which answers by itself. Nothing of a browser's own, no cookie, lets in.
 
     The admin secret is not among the headers: no page of another origin is for administrators.
     """
     if not allowed:
         return edge
-    return CORSMiddleware(
+    layer = _ForBrowsers(
         edge,
         allow_origins=allowed,
         allow_methods=["GET", "POST"],
@@ -131,6 +138,8 @@ def _for_browsers(edge: ASGIApp, allowed: Sequence[str]) -> ASGIApp:
             *("Retry-After", "RateLimit", "RateLimit-Policy"),
         ],
     )
+    layer.doors = edge.doors
+    return layer
 
 
 def server_app(settings: Settings) -> ASGIApp:
@@ -161,7 +170,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.orders = Orders(state.reserved, shop, state.bell)
     state.settler = Settler(state.reserved, state.bell)
     state.now, state.chance = time, SystemRandom().random
-    state.bulk_slots = asyncio.Semaphore(charges.BULK_SLOTS)
+    state.bulk_turns = BulkTurns()
     state.refund_turns = Turns()
     state.batcher = Batcher(state.reserved, cache, queue_max=settings.charge_queue_max)
     state.doors.update(_doors(state))

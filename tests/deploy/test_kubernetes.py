@@ -189,7 +189,10 @@ def test_the_network_is_closed_but_for_what_is_needed() -> None:
     assert ports(ingress.pop("picopay-api")) == {("TCP", 8000)}
     assert ports(ingress.pop("picopay-worker")) == {("TCP", 9100)}
     stores = egress.pop("picopay-stores")
-    assert ports(stores) == {("TCP", 5432), ("TCP", 6379), ("UDP", 53), ("TCP", 53)}
+    assert ports(stores) == {
+        *(("TCP", 5432), ("TCP", 6432), ("TCP", 6379)),
+        *(("UDP", 53), ("TCP", 53)),
+    }
     names = [rule for rule in stores if ("UDP", 53) in ports([rule])]
     assert [list(peer) for rule in names for peer in rule["to"]] == [
         ["namespaceSelector", "podSelector"]

@@ -15,6 +15,7 @@ from picopay.access import guards
 from picopay.access.model import Caller, Scope
 from picopay.charges import service
 from picopay.charges.batcher import Batcher
+from picopay.charges.bulk import BulkTurns
 from picopay.charges.model import Approved, ChargeCommand, Decision, Declined, Replayed
 from picopay.charges.schemas import (
     BatchItemIn,
@@ -54,8 +55,6 @@ _KEY: Final = header(
 )
 _SCOPE: Final = Scope.CHARGES
 _ITEMS_A_TURN: Final = 100
-# Bulk requests read or rendered at a time: thousands of items take space, and time of others.
-BULK_SLOTS: Final = 2
 
 # Log events; see docs/reference/logs.md.
 CHARGED: Final = "charge.succeeded"
@@ -165,8 +164,9 @@ def _event(command: ChargeCommand, decision: Decision) -> tuple[str, dict[str, o
 async def post_batch(request: Request) -> Response:
     caller = await guards.require(request, _SCOPE)
     body = await body_of(request)
-    slots: asyncio.Semaphore = request.app.state.bulk_slots
-    async with slots:
+    turns: BulkTurns = request.app.state.bulk_turns
+    gone = hung_up(request.scope)
+    async with turns.reading(gone):
         read: list[ChargeCommand | bytes] = []
         async for items in _by_turns(parse(body, ChargeBatchIn).charges):
             read += [_command(item, caller) for item in plain_items(items) or items]
@@ -174,11 +174,13 @@ async def post_batch(request: Request) -> Response:
     if _idempotency_keys(request) and any(command.key is None for command in commands):
         raise KeyInvalid("each charge of a batch has a key of its own, in `idempotency_key`")
     batcher: Batcher = request.app.state.batcher
-    decisions = await batcher.charge_many(commands, hung_up(request.scope))
-    async with slots:
+    decisions = await batcher.charge_many(commands, gone)
+    async with turns.rendering():
         _log_all(commands, decisions)
         _count_all(decisions)
         metrics.charge_failed.inc(len(read) - len(commands))
+        if gone():
+            raise ClientDisconnect
         results, decided = bytearray(), iter(decisions)
         async for items in _by_turns(read):
             for item in items:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from picopay import schema
+from picopay.cli import misspelt
 from picopay.cli.errors import CommandFailed, err
 from picopay.embedded import status
 from picopay.embedded.layout import Layout
@@ -44,6 +45,8 @@ PAYMENT_SECRET: Final = "payment_webhook_secret"  # noqa: S105 - its file in the
 def load_settings() -> Settings:
     """Raises `CommandFailed` naming the first setting that is wrong."""
     configure_for_commands()
+    for name, setting in misspelt.in_environment().items():
+        err.print(f"[yellow]{name} is no setting: did you mean {setting}?[/yellow]")
     try:
         return Settings()
     except ValidationError as error:

@@ -22,6 +22,13 @@ _HOST: Final = b"\r\nhost:"
 _CONNECTION: Final = b"\r\nconnection:"
 _KEEP_ALIVE: Final = b"\r\nconnection: keep-alive\r\n"
 _REQUEST_ID: Final = b"\r\nx-request-id:"
+# The last is a browser's, to which the answer must say whose pages may read it.
+_UNUSUAL: Final = (
+    b"\r\ntransfer-encoding:",
+    b"\r\nexpect:",
+    b"\r\nproxy-connection:",
+    b"\r\norigin:",
+)
 HEAD_LINES_MAX: Final = 100
 HEAD_BYTES_MAX: Final = 16 * 1024
 TOLD: Final = "more is waiting than can be done in time"
@@ -81,8 +88,8 @@ def _is_usual(head: bytes) -> bool:
     return (
         head.count(_HOST) == 1
         and head.count(_CONNECTION) == head.count(_KEEP_ALIVE)
-        and b"\r\ntransfer-encoding:" not in head
-        and b"\r\nexpect:" not in head
+        and head.count(_REQUEST_ID) <= 1
+        and not any(name in head for name in _UNUSUAL)
         and head.count(b"\r\n") <= HEAD_LINES_MAX
         and len(head) <= HEAD_BYTES_MAX
     )

@@ -106,8 +106,8 @@ class _Exchange:
         self._bytes_left = BATCH_BODY_BYTES_MAX if scope["path"] == BATCH_PATH else BODY_BYTES_MAX
         self.request_id = new_id_text().encode()
         for name, value in scope["headers"]:
-            if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-                self.request_id = value
+            if name == b"x-request-id" and REQUEST_ID.fullmatch(told := value.strip(b" \t")):
+                self.request_id = told
             elif name == b"content-length" and _length(value) > self._bytes_left:
                 # Told before a byte of it is read.
                 self._bytes_left = -1

@@ -8,12 +8,13 @@ which a request is refused before the application knows of it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.types import Scope
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from picopay.infra.doors import Door, Doors, refusal
@@ -24,6 +25,7 @@ from picopay.infra.transport import WayOut, departures
 HEAD_BYTES_MAX: Final = 64 * 1024
 URL_BYTES_MAX: Final = 8 * 1024
 HEADERS_MAX: Final = 100
+PIPELINE_MAX: Final = 100
 # From a request's first byte to its last, and from a connection to its first request.
 ARRIVAL_SECONDS_MAX: Final = 30.0
 LOOK_SECONDS: Final = 5.0
@@ -50,12 +52,25 @@ class _Refused(Exception):
     """Thrown through the parser, which then reads no further."""
 
 
+class _Flow(FlowControl):
+    """Reads no further while whole requests wait for their turn: each answer would let in more."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class HttpProtocol(HttpToolsProtocol):
     """Refuses by a bare status, and closes: it is not known where a next request would begin."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
         self._besides_body = 0  # bytes since the message began, or since the last of its body
+        self._piece_bytes = self._head_bytes_at_most = 0
         self._fault = HTTPStatus.BAD_REQUEST
         self._amid_message = False
         self._in_body = False
@@ -71,8 +86,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._doors: Doors = getattr(self._application, "doors", {})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        way_out = WayOut(transport, departures(self.loop))
-        super().connection_made(way_out)  # pyright: ignore[reportArgumentType] - a transport, as far as it is used
+        way_out = cast("asyncio.Transport", WayOut(transport, departures(self.loop)))
+        super().connection_made(way_out)
+        self.flow = _Flow(way_out, self.pipeline)
         self._arriving_since = self.loop.time()
         self._watch = self.loop.call_later(LOOK_SECONDS, self._look)
         if len(self.connections) > CONNECTIONS_MAX:
@@ -91,7 +107,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self._besides_body > HEAD_BYTES_MAX:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return
-        self._besides_body += len(data)
+        self._piece_bytes = len(data)
+        self._besides_body += self._piece_bytes
+        self._head_bytes_at_most += self._piece_bytes
         self._heard = True
         self._idle_since = None
         if self._arriving_since is None:
@@ -165,7 +183,10 @@ class HttpProtocol(HttpToolsProtocol):
         return b"\r\n".join([method + b" " + self.url + b" HTTP/" + version, *lines, b"", b""])
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) == PIPELINE_MAX:
+            raise _Refused
         self._besides_body = 0
+        self._head_bytes_at_most = self._piece_bytes
         self._arriving_since = self.loop.time()
         self._amid_message = True
         super().on_message_begin()
@@ -198,13 +219,18 @@ class HttpProtocol(HttpToolsProtocol):
             return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
         if len(self.url) > URL_BYTES_MAX:
             return HTTPStatus.REQUEST_URI_TOO_LONG
-        if len(names) > HEADERS_MAX:
+        if len(names) > HEADERS_MAX or self._is_large_head():
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         if hosts > 1 or (hosts == 0 and version == "1.1") or b"#" in self.url:
             return HTTPStatus.BAD_REQUEST
         if self._reader.get_method() == b"CONNECT":
             return HTTPStatus.NOT_IMPLEMENTED
         return self._wrong_with_framing(version) if b"transfer-encoding" in names else None
+
+    def _is_large_head(self) -> bool:
+        if self._head_bytes_at_most <= HEAD_BYTES_MAX:
+            return False
+        return sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX
 
     def _wrong_with_framing(self, version: str) -> HTTPStatus | None:
         codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
@@ -272,6 +298,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def _is_lost(self) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from picopay.infra.networks import networks
@@ -187,8 +187,8 @@ class Settings(BaseSettings):
         default=None,
         description="Signs payment callbacks; several, separated by commas, while one replaces "
         "another: the first signs. Unset in development: one is generated and kept in the data "
-        "directory. Production refuses to start without it only if something uses it: "
-        "`FAKE_PAYMENT_ENABLED`.",
+        "directory. Production refuses to start without it, unless `PAYMENT_PROVIDER` is `wallet` "
+        "and the fake provider is off: then nothing uses it.",
     )
     fake_payment_enabled: bool | None = Field(
         default=None,
@@ -256,9 +256,9 @@ class Settings(BaseSettings):
         description="Where traces are sent by OTLP/HTTP, such as `http://localhost:4318`; "
         "OpenTelemetry's other variables hold as well. Unset: nothing is traced.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least severe log line that is written."
-    )
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)
+    ] = Field(default="INFO", description="Least severe log line that is written.")
     log_format: Literal["console", "json"] | None = Field(
         default=None, description="`console` on a terminal, else `json`."
     )

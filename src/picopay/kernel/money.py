@@ -28,6 +28,8 @@ class CurrencyUnknown(Invalid):
 
     def __init__(self, currency: str, *others: tuple[str, str]) -> None:
         why = f"{currency!r} is not an ISO 4217 currency code in use"
+        if currency.upper() in EXPONENTS:
+            why += f": {currency.upper()} is"
         super().__init__(why, ("currency", why), *others)
 
 

@@ -1,7 +1,6 @@
 """A connection that was refused at the door stays; one too many is told so, and ends."""
 
 import asyncio
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -20,8 +19,6 @@ from picopay.infra.protocol import HttpProtocol
 
 SHORT_SECONDS = 0.3
 LONG_SECONDS = 30
-REQUESTS_MAX = 50_000
-MORE = 30
 BODY = b"{}"
 REQUEST = line("POST", "/charge") + b"Host: x\r\nContent-Length: 2\r\n\r\n" + BODY
 
@@ -150,33 +147,47 @@ async def test_who_is_answered_before_his_body_has_come_is_not_inside(app: App) 
 
 
 async def test_refusals_that_nobody_reads_do_not_pile_up(app: App) -> None:
-    """From when the way out is full on, the route answers, and its requests wait."""
+    """While the way out is full the route answers, and its requests wait."""
     app.full = True
     async with serving(app) as port:
-        slow = socket.socket()
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect(("127.0.0.1", port))
-        reader, writer = await asyncio.open_connection(sock=slow)
-        _opened.append(writer)
-        await asyncio.sleep(0.01)  # until the server has noticed
-        sent = 0
-        while not (paused := app.connection.flow.write_paused) and sent < REQUESTS_MAX:
-            await _ask(writer)
-            sent += 1
-        assert paused
-        unread_bytes = app.connection.transport.get_write_buffer_size()
-        for _ in range(MORE):
-            await _ask(writer)
-        assert app.connection.transport.get_write_buffer_size() == unread_bytes
-        answers = [await answer(reader) for _ in range(sent + MORE)]
-        assert answers[-MORE:] == MORE * [b"HTTP/1.1 200 OK"]
+        reader, writer = await opened(port, REQUEST)
+        assert await answer(reader) == b"HTTP/1.1 503 SERVICE UNAVAILABLE"
+        app.connection.pause_writing()
+        for _ in range(2):
+            writer.write(REQUEST)
+            await asyncio.sleep(0.02)
+        assert app.asked == 1
+        assert app.connection.flow.read_paused
+        app.connection.resume_writing()
+        assert [await answer(reader) for _ in range(2)] == 2 * [b"HTTP/1.1 200 OK"]
+        writer.write(REQUEST)
+        assert await answer(reader) == b"HTTP/1.1 503 SERVICE UNAVAILABLE"
 
 
-async def _ask(writer: asyncio.StreamWriter) -> None:
-    """And wait until that was read: what comes together is not for the door."""
-    writer.write(REQUEST)
-    for _ in range(3):
-        await asyncio.sleep(0)
+async def test_so_many_requests_behind_each_other_are_answered_and_no_more_are_read(
+    app: App,
+) -> None:
+    async with serving(app) as port:
+        reader, _ = await opened(port, 2 * protocol.PIPELINE_MAX * REQUEST)
+        assert await answer(reader) == b"HTTP/1.1 200 OK"
+        assert 0 < len(app.connection.pipeline) <= protocol.PIPELINE_MAX
+        rest = await reader.read()
+        assert rest.count(b"HTTP/1.1 200 OK") == app.asked - 1 == protocol.PIPELINE_MAX
+        assert rest.count(b"connection: close") == 1
+
+
+async def test_a_head_is_as_large_in_one_piece_as_in_many(app: App) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n" + 9 * (b"X-A: " + 9000 * b"a" + b"\r\n") + b"\r\n"
+    async with serving(app) as port:
+        for pieces in (1, 3):
+            reader, writer = await opened(port)
+            size = len(head) // pieces + 1
+            for begin in range(0, len(head), size):
+                writer.write(head[begin : begin + size])
+                await asyncio.sleep(0.02)
+            assert b"431" in await answer(reader)
+        reader, writer = await opened(port, head.replace(9000 * b"a", 900 * b"a"))
+        assert await answer(reader) == b"HTTP/1.1 200 OK"
 
 
 async def test_beyond_so_many_connections_the_next_is_told_and_closed(

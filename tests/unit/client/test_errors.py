@@ -29,7 +29,7 @@ from picopay.client.errors import (
 PAGE = (Path(__file__).parents[3] / "docs/reference/errors.md").read_text()
 LISTED = {
     code: int(status)
-    for code, status in re.findall(r"^\| `(\S+)` \| (\d{3}) \|", PAGE, re.MULTILINE)
+    for code, status in re.findall(r"^\| `(\S+)` \| (\d{3})(?:, or \d{3})? \|", PAGE, re.MULTILINE)
 }
 TOLD = ProblemTold(409, "insufficient-stock", "t", "d", "r", {"available": 1}, None)
 

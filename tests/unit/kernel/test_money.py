@@ -60,6 +60,7 @@ def test_whole_numbers_are_major_units(amount: int, currency: str, minor: int) -
     ("amount", "currency", "why"),
     [
         ("NaN", "XXX", "'XXX' is not an ISO 4217"),
+        ("1", "usd", "'usd' is not an ISO 4217 currency code in use: USD is"),
         ("NaN", "USD", "must be a finite number"),
         ("sNaN", "USD", "must be a finite number"),
         ("Infinity", "USD", "must be a finite number"),
