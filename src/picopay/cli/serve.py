@@ -252,5 +252,5 @@ def _signed_with(settings: Settings) -> str:
 def _data(settings: Settings, servers: Servers | None) -> str:
     if servers is None:
         return "the PostgreSQL of DATABASE_URL"
-    fate = "deleted at the end" if servers.ephemeral else "kept"
+    fate = "deleted at the end; commands need --data-dir" if servers.ephemeral else "kept"
     return f"{settings.picopay_data_dir} ({fate}), embedded PostgreSQL and Valkey"
