@@ -17,7 +17,7 @@ from tests.processes import API_KEY
 DEPOSIT = 1_000_000
 P99_MS_MAX = 100
 # The machine may be busy with something else for a while: then measure again.
-ROUNDS_STILL = 3
+ROUNDS_STILL = 2
 _NEW_USERS = count(1000)
 
 
@@ -178,13 +178,13 @@ Measured = Callable[[], Coroutine[Any, Any, list[Answer]]]
 async def best_p99(still: Still, measured: Measured, ms_max: float = P99_MS_MAX) -> float:
     """Beside tests that compute at first, and when it is missed while those stand still."""
     best = p99_ms(await measured())
-    with ExitStack() as held:
-        for number in range(ROUNDS_STILL):
-            if best < ms_max:
-                break
-            if number == 0:
-                await asyncio.to_thread(held.enter_context, still())
-            best = min(best, p99_ms(await measured()))
+    if best >= ms_max:
+        with ExitStack() as held:
+            await asyncio.to_thread(held.enter_context, still())
+            for _ in range(ROUNDS_STILL):
+                best = min(best, p99_ms(await measured()))
+                if best < ms_max:
+                    break
     measured_figure("p99_ms", best)
     return best
 

@@ -15,7 +15,7 @@ from picopay.charges.model import Refund
 from picopay.charges.refunds_schemas import RefundIn, RefundOut, RefundPageOut
 from picopay.charges.turns import Turns
 from picopay.idempotency.errors import KeyInvalid
-from picopay.idempotency.rules import parse_uuid_key
+from picopay.idempotency.rules import parse_uuid_key, sent_keys
 from picopay.infra import metrics
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, parse
@@ -73,7 +73,7 @@ async def _refund(request: Request, charge_id: UUID, caller: Caller) -> tuple[Re
     db: Db = request.app.state.db
     turns: Turns = request.app.state.refund_turns
     body = parse(await body_of(request), RefundIn)
-    key = parse_uuid_key([v for name, v in request.scope["headers"] if name == b"idempotency-key"])
+    key = parse_uuid_key(sent_keys(request.scope["headers"]))
     if key is None:
         raise KeyInvalid("a refund needs an Idempotency-Key header with a UUID")
     charge = (await service.show(db, caller.merchant_id, charge_id)).charge

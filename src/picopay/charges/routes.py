@@ -33,7 +33,7 @@ from picopay.charges.schemas import (
 )
 from picopay.charges.store import Filter
 from picopay.idempotency.errors import KeyInvalid
-from picopay.idempotency.rules import check_misplaced, parse_uuid_key
+from picopay.idempotency.rules import check_misplaced, parse_uuid_key, sent_keys
 from picopay.infra import metrics
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, decode, dump, parse, validate
@@ -83,7 +83,7 @@ async def post_charge(request: Request) -> Response:
         caller = await guards.require(request, _SCOPE)
         value = decode(await body_of(request))
         body = validate(value, ChargeIn)
-        key = parse_uuid_key(_idempotency_keys(request))
+        key = parse_uuid_key(sent_keys(request.scope["headers"]))
         if key is None:
             check_misplaced(value, request.scope["headers"])
         command = body.to_command(caller, key)
@@ -97,10 +97,6 @@ async def post_charge(request: Request) -> Response:
         raise
     _time(started)
     return answer
-
-
-def _idempotency_keys(request: Request) -> list[bytes]:
-    return [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
 
 
 def _answer(command: ChargeCommand, decision: Decision) -> Response:
@@ -171,7 +167,7 @@ async def post_batch(request: Request) -> Response:
         async for items in _by_turns(parse(body, ChargeBatchIn).charges):
             read += [_command(item, caller) for item in plain_items(items) or items]
     commands = [item for item in read if isinstance(item, ChargeCommand)]
-    if _idempotency_keys(request) and any(command.key is None for command in commands):
+    if sent_keys(request.scope["headers"]) and any(command.key is None for command in commands):
         raise KeyInvalid("each charge of a batch has a key of its own, in `idempotency_key`")
     batcher: Batcher = request.app.state.batcher
     decisions = await batcher.charge_many(commands, gone)

@@ -18,7 +18,7 @@ from picopay.fake_payments.schemas import (
     FakeRefundOut,
 )
 from picopay.fake_payments.service import Odds
-from picopay.idempotency.rules import parse_key
+from picopay.idempotency.rules import parse_key, sent_keys
 from picopay.infra import tracing
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, parse
@@ -60,9 +60,8 @@ _KEY: Final = header(
 )  # fmt: skip
 async def post_payment(request: Request) -> Response:
     state = request.app.state
-    keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     body = parse(await body_of(request), FakePaymentIn)
-    command = body.to_command(parse_key(keys), state.settings)
+    command = body.to_command(parse_key(sent_keys(request.scope["headers"])), state.settings)
     odds = Odds(state.settings.fake_payment_success_rate, state.chance)
     made = await service.create(state.db, command, odds, tracing.origin(request_id_var.get()))
     accepted = FakePaymentAcceptedOut(made.payment.id)

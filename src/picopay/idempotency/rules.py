@@ -17,6 +17,11 @@ _LIKE_A_KEY: Final = re.compile(r"(?:x[-_]?)?idempotency[-_]?(?:key)?", re.IGNOR
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
+def sent_keys(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """The values of the `Idempotency-Key` headers, of (lower-case name, value) pairs."""
+    return [value for name, value in headers if name == b"idempotency-key"]
+
+
 def parse_uuid_key(values: Sequence[bytes]) -> str | None:
     """The header's values as one UUID in lower case with hyphens, or None when there is none.
 

@@ -25,7 +25,8 @@ from picopay.infra.transport import WayOut, departures
 HEAD_BYTES_MAX: Final = 64 * 1024
 URL_BYTES_MAX: Final = 8 * 1024
 HEADERS_MAX: Final = 100
-PIPELINE_MAX: Final = 100
+# Some two hundred of the smallest requests: so many wait for their turn, whatever else has come.
+BYTES_AT_A_TIME: Final = 4096
 # From a request's first byte to its last, and from a connection to its first request.
 ARRIVAL_SECONDS_MAX: Final = 30.0
 LOOK_SECONDS: Final = 5.0
@@ -70,7 +71,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*args, **kwargs)
         self._besides_body = 0  # bytes since the message began, or since the last of its body
-        self._piece_bytes = self._head_bytes_at_most = 0
+        self._unread = b""  # behind whole requests that wait for their turn
         self._fault = HTTPStatus.BAD_REQUEST
         self._amid_message = False
         self._in_body = False
@@ -96,6 +97,9 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._unread:
+            self._unread += data
+            return
         door = self._doors.get(data[: data.find(b"\n") + 1])
         if door is not None and self._is_idle():
             # Who does not read is refused by the route, which waits until he does.
@@ -104,18 +108,29 @@ class HttpProtocol(HttpToolsProtocol):
                 self._turn_away(door, answer)
                 return
             self._door = door
-        if self._besides_body > HEAD_BYTES_MAX:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-            return
-        self._piece_bytes = len(data)
-        self._besides_body += self._piece_bytes
-        self._head_bytes_at_most += self._piece_bytes
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """A piece at a time, until a whole request must wait for its turn: then the rest waits."""
         self._heard = True
         self._idle_since = None
         if self._arriving_since is None:
             self._arriving_since = self.loop.time()
-        while data:
-            data = self._feed(data)
+        for begins in range(0, len(data), BYTES_AT_A_TIME):
+            if self.pipeline:
+                self._unread = data[begins:]
+                return
+            if begins and self.transport.is_closing():
+                return
+            self._read_piece(data[begins : begins + BYTES_AT_A_TIME])
+
+    def _read_piece(self, piece: bytes) -> None:
+        if self._besides_body > HEAD_BYTES_MAX:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
+        self._besides_body += len(piece)
+        while piece:
+            piece = self._feed(piece)
 
     def _is_idle(self) -> bool:
         """What comes now begins a request, and nobody waits for the answer to another."""
@@ -162,10 +177,13 @@ class HttpProtocol(HttpToolsProtocol):
         self._leave()
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        self.flow.resume_reading()
-        self._await_another()
+        else:
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+            self._await_another()
+        if self._unread and not self.pipeline:
+            unread, self._unread = self._unread, b""
+            self._read(unread)
 
     def _feed(self, data: bytes) -> bytes:
         """What is to be fed next: after an offered upgrade the same again, without the offer."""
@@ -183,10 +201,7 @@ class HttpProtocol(HttpToolsProtocol):
         return b"\r\n".join([method + b" " + self.url + b" HTTP/" + version, *lines, b"", b""])
 
     def on_message_begin(self) -> None:
-        if len(self.pipeline) == PIPELINE_MAX:
-            raise _Refused
         self._besides_body = 0
-        self._head_bytes_at_most = self._piece_bytes
         self._arriving_since = self.loop.time()
         self._amid_message = True
         super().on_message_begin()
@@ -219,18 +234,13 @@ class HttpProtocol(HttpToolsProtocol):
             return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
         if len(self.url) > URL_BYTES_MAX:
             return HTTPStatus.REQUEST_URI_TOO_LONG
-        if len(names) > HEADERS_MAX or self._is_large_head():
+        if len(names) > HEADERS_MAX:
             return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         if hosts > 1 or (hosts == 0 and version == "1.1") or b"#" in self.url:
             return HTTPStatus.BAD_REQUEST
         if self._reader.get_method() == b"CONNECT":
             return HTTPStatus.NOT_IMPLEMENTED
         return self._wrong_with_framing(version) if b"transfer-encoding" in names else None
-
-    def _is_large_head(self) -> bool:
-        if self._head_bytes_at_most <= HEAD_BYTES_MAX:
-            return False
-        return sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX
 
     def _wrong_with_framing(self, version: str) -> HTTPStatus | None:
         codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
@@ -298,6 +308,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        self._unread = b""
         self.pipeline.clear()
         super().connection_lost(exc)
 

@@ -14,7 +14,7 @@ from picopay.access.limits import Limits
 from picopay.access.model import Grant, Rule, Scope
 from picopay.access.signatures import require_signed
 from picopay.idempotency.errors import KeyInvalid
-from picopay.idempotency.rules import parse_key
+from picopay.idempotency.rules import parse_key, sent_keys
 from picopay.infra import metrics, tracing
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, parse
@@ -73,8 +73,7 @@ async def post_order(request: Request) -> Response:
     await _require_key_if_asked(request)
     settings: Settings = request.app.state.settings
     body = parse(await body_of(request), OrderIn, settings.provider == Provider.WALLET)
-    keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
-    if (key := parse_key(keys)) is None:
+    if (key := parse_key(sent_keys(request.scope["headers"]))) is None:
         raise KeyInvalid("send an Idempotency-Key header: it makes a retry safe")
     command = body.to_command(key, tracing.origin(request_id_var.get()))
     limits: Limits = request.app.state.limits

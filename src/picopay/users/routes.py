@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from picopay.access import guards
 from picopay.access.model import Caller, Scope
-from picopay.idempotency.rules import check_misplaced, parse_key
+from picopay.idempotency.rules import check_misplaced, parse_key, sent_keys
 from picopay.infra.db import Db
 from picopay.infra.json import Json, body_of, decode, parse, validate
 from picopay.infra.problems import documented
@@ -73,9 +73,8 @@ async def get_user(request: Request, user_id: _UserId, _caller: _Caller) -> Resp
 )  # fmt: skip
 async def post_deposit(request: Request, user_id: _UserId, caller: _Caller) -> Response:
     db: Db = request.app.state.db
-    keys = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
     value = decode(await body_of(request))
-    body, key = validate(value, DepositIn), parse_key(keys)
+    body, key = validate(value, DepositIn), parse_key(sent_keys(request.scope["headers"]))
     if key is None:
         check_misplaced(value, request.scope["headers"])
     deposit = await service.deposit(db, body.to_command(caller, user_id, key))
