@@ -1,8 +1,8 @@
 """Where charges wait for their batch, and what becomes of a batch that cannot be decided at once.
 
 A main lane commits batch after batch, in order of arrival, and waits for no payer. Single charges
-have one to themselves: the larger their batch, the less a charge costs. Bulk has two, a payer's
-charges always in the same: while one waits for the database, the other is prepared.
+have one to themselves: the larger their batch, the less a charge costs. Bulk has three, a payer's
+charges always in the same: while two wait for the database, the third is prepared.
 
 Who needs an account that stays locked elsewhere is set aside: one lane asks again for payers, and
 merchants are watched; whoever waits holds nothing, and for ten seconds at most.
@@ -31,7 +31,7 @@ from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, OUT_OF_RANGE, QUERY_CANC
 from picopay.kernel.errors import Overloaded, Refused
 from picopay.ledger.errors import AccountLimit
 
-BULK_LANES: Final = 2
+BULK_LANES: Final = 3
 ALONE_SECONDS: Final = 0.5  # without a single charge, and bulk takes larger batches
 ISOLATIONS_MAX: Final = 4  # at work at a time
 # Others wait behind what is taken apart.

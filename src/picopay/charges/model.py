@@ -7,6 +7,7 @@ from uuid import UUID
 from picopay.idempotency.model import KeyId, Operation
 from picopay.kernel.errors import Refused
 from picopay.kernel.money import Money
+from picopay.kernel.tuples import new
 from picopay.ledger.model import AccountId, merchant_account, user_owner
 
 # Looked up once: as a member of its class it costs a call of Python's each time.
@@ -33,10 +34,10 @@ class ChargeCommand(NamedTuple):
     def of(
         cls, charge_id: UUID, merchant_id: str, user_id: int, money: Money, key: str | None
     ) -> Self:
-        payer = AccountId(user_owner(user_id), money.currency)
+        payer = new(AccountId, (user_owner(user_id), money.currency))
         merchant = merchant_account(merchant_id, money.currency)
-        key_id = KeyId(key, merchant_id, _CHARGE) if key else None
-        return cls(charge_id, merchant_id, user_id, money, key, payer, merchant, key_id)
+        key_id = new(KeyId, (key, merchant_id, _CHARGE)) if key else None
+        return new(cls, (charge_id, merchant_id, user_id, money, key, payer, merchant, key_id))
 
 
 class Charge(NamedTuple):

@@ -24,6 +24,7 @@ from picopay.idempotency.model import KeyId
 from picopay.idempotency.rules import differing
 from picopay.kernel.errors import Refused
 from picopay.kernel.money import Money
+from picopay.kernel.tuples import new
 from picopay.ledger.model import Move, PostingKind
 from picopay.ledger.rules import Book, insufficient
 from picopay.users.errors import UserNotFound
@@ -71,14 +72,16 @@ def decide_batch(
 def _decide(
     command: ChargeCommand, charge_id: UUID, book: Book, unknown_users: Collection[int]
 ) -> Approved | Declined:
-    if command.payer not in book:
+    _, merchant_id, user_id, money, key, payer, merchant, _ = command
+    if payer not in book:
         return Declined(_no_account(command, unknown_users))
-    move = Move(charge_id, _CHARGE, command.payer, command.merchant, command.money.minor)
+    move = new(Move, (charge_id, _CHARGE, payer, merchant, money.minor))
     try:
         posting = book.post(move)
     except Refused as reason:
         return Declined(reason.with_traceback(None))  # or it would keep the whole batch alive
-    return Approved(Charge(charge_id, *command[1:4], posting.debit_balance, command.key))
+    made = (charge_id, merchant_id, user_id, money, posting.debit_balance, key)
+    return new(Approved, (new(Charge, made),))
 
 
 def _no_account(command: ChargeCommand, unknown_users: Collection[int]) -> Refused:

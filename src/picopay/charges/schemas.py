@@ -4,14 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Final, Literal, cast
+from typing import Annotated, Final, Literal, NotRequired
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from typing_extensions import TypedDict
 
 from picopay.access.model import Caller
 from picopay.charges.model import Charge, ChargeCommand, ListedCharge
-from picopay.idempotency.rules import uuid_key
+from picopay.idempotency.rules import CANONICAL_UUID, uuid_key
 from picopay.infra.ids import new_id
 from picopay.infra.routing import USER_ID_MAX, AmountIn, CurrencyIn, MoneyOut, Page, UserIdIn
 from picopay.kernel.money import Money, major_text
@@ -47,31 +56,31 @@ class BatchItemIn(ChargeIn):
         return self.to_command(caller, None if given is None else uuid_key(given))
 
 
-class _PlainItemIn(BatchItemIn):
-    """As most clients write an item: with nothing that must be looked at in Python."""
-
-    model_config = ConfigDict(strict=True)
+@with_config(ConfigDict(strict=True, extra="forbid"))
+class PlainItem(TypedDict):
+    """A `BatchItemIn` as most clients write it: nothing in it must be looked at in Python."""
 
     user_id: Annotated[int, Field(ge=1, le=USER_ID_MAX)]
     amount: int | Decimal
+    currency: CurrencyIn
+    idempotency_key: NotRequired[Annotated[str, Field(pattern=f"^{CANONICAL_UUID}$")] | None]
 
 
-_KEYLESS: Final = len(ChargeIn.model_fields)
-_PLAIN_ITEMS: Final = TypeAdapter(list[_PlainItemIn])
+_PLAIN_ITEMS: Final = TypeAdapter(list[PlainItem])
 
 
-def plain_items(items: Sequence[object]) -> list[_PlainItemIn] | None:
+def plain_items(items: Sequence[object]) -> list[PlainItem] | None:
     """The items of a batch, read all at once in a third of the time, if all are plain."""
     try:
-        plain = _PLAIN_ITEMS.validate_python(items)
+        return _PLAIN_ITEMS.validate_python(items)
     except ValidationError:
         return None
-    # Whether what else is there should have been a key, only a closer look tells.
-    known = all(
-        item.idempotency_key is not None or len(cast("dict[str, object]", given)) <= _KEYLESS
-        for given, item in zip(items, plain, strict=True)
-    )
-    return plain if known else None
+
+
+def plain_command(item: PlainItem, caller: Caller) -> ChargeCommand:
+    """Raises `Invalid` as `ChargeIn.to_command`."""
+    money, key = Money.parse(item["amount"], item["currency"]), item.get("idempotency_key")
+    return ChargeCommand.of(new_id(), caller.merchant_id, item["user_id"], money, key)
 
 
 class ChargeBatchIn(BaseModel):
@@ -114,9 +123,9 @@ def charge_json(charge: Charge) -> bytes:
     return f'{{"message":"{made}",{_transaction_and_balance(charge)}}}'.encode()
 
 
-def result_json(status: Literal["success", "replayed"], charge: Charge) -> bytes:
+def result_json(status: Literal["success", "replayed"], charge: Charge) -> str:
     """A `BatchResultOut` of a charge that stands."""
-    return f'{{"status":"{status}",{_transaction_and_balance(charge)},"problem":null}}'.encode()
+    return f'{{"status":"{status}",{_transaction_and_balance(charge)},"problem":null}}'
 
 
 def _transaction_and_balance(charge: Charge) -> str:

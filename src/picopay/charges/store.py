@@ -9,13 +9,13 @@ from sqlalchemy import Row, Select, select
 
 from picopay.charges.model import Charge, ListedCharge
 from picopay.charges.tables import Charges
-from picopay.infra.tx import Part, Tx, bigints, texts
+from picopay.infra.tx import Part, Tx, bigints, texts, uuids
 from picopay.kernel.money import Money
 from picopay.ledger.model import user_id_of, user_owner
 
 _INSERT = """
 INSERT INTO charges (owner, id, merchant_id, currency, idempotency_key, amount, balance_after)
-SELECT * FROM unnest(%1::text::text[], %2::uuid[], %3::text::text[], %4::text::text[],
+SELECT * FROM unnest(%1::text::text[], %2::text::uuid[], %3::text::text[], %4::text::text[],
                      %5::text::text[], %6::text::bigint[], %7::text::bigint[])
 RETURNING 1
 """
@@ -40,8 +40,8 @@ def insertion(charges: Sequence[Charge]) -> Part:
         for c in charges
     ]  # fmt: skip
     owners, ids, *names, amounts, balances = zip(*rows, strict=True)
-    numbers = bigints(amounts), bigints(balances)
-    return Part("charged", _INSERT, (texts(owners), ids, *map(texts, names), *numbers), len(rows))
+    arguments = (texts(owners), uuids(ids), *map(texts, names), bigints(amounts), bigints(balances))
+    return Part("charged", _INSERT, arguments, len(rows))
 
 
 async def select_by_ids(

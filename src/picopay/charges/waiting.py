@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from picopay.charges.model import ChargeCommand, Decision, Declined
 from picopay.infra import metrics, tracing
 from picopay.kernel.errors import Overloaded
+from picopay.kernel.tuples import new
 
 # A caller who has waited this long is asked whether he is still there before he is charged.
 ASK_AFTER_SECONDS: Final = 0.02
@@ -39,7 +40,7 @@ class Waiting:
         self._decisions: dict[int, Decision] = {}
 
     def items(self) -> "list[Item]":
-        return [Item(command, self, number) for number, command in enumerate(self.commands)]
+        return [new(Item, (command, self, number)) for number, command in enumerate(self.commands)]
 
     def settle(self, number: int, decision: Decision) -> bool:
         """The last decision to come answers the caller: whether it was this one."""

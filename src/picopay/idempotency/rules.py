@@ -12,7 +12,8 @@ _UUID: Final = re.compile(
     r"(?:urn:uuid:)?\{?[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\}?", re.IGNORECASE | re.ASCII
 )
 # As we keep it, and as most clients send it.
-_CANONICAL: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+CANONICAL_UUID: Final = "[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
+_CANONICAL: Final = re.compile(CANONICAL_UUID)
 _LIKE_A_KEY: Final = re.compile(r"(?:x[-_]?)?idempotency[-_]?(?:key)?", re.IGNORECASE | re.ASCII)
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 

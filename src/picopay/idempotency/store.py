@@ -6,11 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from picopay.idempotency.model import KeyId, Operation
-from picopay.infra.tx import Tx, texts
+from picopay.infra.tx import Tx, texts, uuids
 
 _CLAIM = """
 INSERT INTO idempotency_keys (key, merchant_id, operation, resource_id)
-SELECT * FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::uuid[])
+SELECT * FROM unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::uuid[])
 ON CONFLICT DO NOTHING
 RETURNING resource_id
 """
@@ -38,7 +38,7 @@ async def insert_absent(tx: Tx, resources: Mapping[KeyId, UUID]) -> AbstractSet[
     For each that another open transaction has claimed, the database waits for its end.
     """
     *names, ids = _columns(resources)
-    rows = await tx.driver.fetch(_CLAIM, *map(texts, names), ids)
+    rows = await tx.driver.fetch(_CLAIM, *map(texts, names), uuids(ids))
     if len(rows) == len(resources):  # nearly always
         return resources.keys()
     claimed = {resource for (resource,) in rows}

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, cast
+from uuid import UUID
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable
@@ -71,6 +72,11 @@ def _as_one(parts: tuple[tuple[str, str, int], ...]) -> str:
 def bigints(numbers: Iterable[int]) -> str:
     """An array literal, for `%1::text::bigint[]`: the driver would look twice at each element."""
     return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def uuids(ids: Iterable[UUID]) -> str:
+    """Likewise, for `%1::text::uuid[]`."""
+    return "{" + ",".join(map(str, ids)) + "}"
 
 
 def texts(values: Sequence[str | None]) -> str:

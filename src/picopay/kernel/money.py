@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 from iso4217 import Currency
 
 from picopay.kernel.errors import Invalid
+from picopay.kernel.tuples import new
 
 # One amount may not pass this, so that sums of thousands of them still fit 64 bits.
 AMOUNT_MINOR_MAX = 10**15
@@ -55,7 +56,7 @@ class Money(NamedTuple):
         minor = _minor(amount, currency)
         if minor <= 0:
             raise AmountInvalid("must be greater than zero")
-        return cls(minor, currency)
+        return new(cls, (minor, currency))
 
     @classmethod
     def parse_price(cls, amount: Decimal | int, currency: str) -> Self:
@@ -80,8 +81,7 @@ def major_text(minor: int, currency: str) -> str:
     scale, form = _FORMS[currency]
     if scale == 1:
         return str(minor)
-    sign = "-" if minor < 0 else ""
-    return sign + form % divmod(abs(minor), scale)
+    return form % divmod(minor, scale) if minor >= 0 else "-" + form % divmod(-minor, scale)
 
 
 def _minor(amount: Decimal | int, currency: str) -> int:

@@ -6,6 +6,7 @@ from heapq import merge
 from typing import Final
 
 from picopay.kernel.money import Money
+from picopay.kernel.tuples import new
 from picopay.ledger.errors import AccountLimit, InsufficientFunds
 from picopay.ledger.model import Account, AccountId, Entry, Move, Posting
 
@@ -42,18 +43,20 @@ class Book:
 
     def post(self, move: Move) -> Posting:
         """Raises `InsufficientFunds` or `AccountLimit`, and then has changed nothing."""
-        debit = self._accounts[move.debit]
-        credit = self._payees.get(move.credit) or self._accounts[move.credit]
+        _, _, debit_id, credit_id, minor = move
+        debit = self._accounts[debit_id]
+        credit = self._payees.get(credit_id) or self._accounts[credit_id]
         available = debit[1] - debit[0]
-        if available < move.minor and not self._before[move.debit].may_overdraw:
-            raise insufficient(available, Money(move.minor, move.debit.currency))
-        if debit[0] + move.minor > TOTAL_MAX or credit[1] + move.minor > TOTAL_MAX:
+        if available < minor and not self._before[debit_id].may_overdraw:
+            raise insufficient(available, Money(minor, debit_id.currency))
+        if debit[0] + minor > TOTAL_MAX or credit[1] + minor > TOTAL_MAX:
             raise AccountLimit
-        debit[0] += move.minor
+        debit[0] += minor
         debit[2] += 1
-        credit[1] += move.minor
+        credit[1] += minor
         credit[2] += 1
-        posting = Posting(move, debit[1] - debit[0], debit[2], credit[1] - credit[0], credit[2])
+        sides = (available - minor, debit[2], credit[1] - credit[0], credit[2])
+        posting = new(Posting, (move, *sides))
         self.postings.append(posting)
         return posting
 
@@ -62,10 +65,11 @@ class Book:
         pairs: list[tuple[Account, Account]] = []
         for account_id in sorted(self._accounts):
             before = self._before[account_id]
-            after = Account(account_id, before.may_overdraw, *self._accounts[account_id])
-            if after.version != before.version:
-                assert after.may_overdraw or after.balance >= 0
-                pairs.append((before, after))
+            debits, credited, version = self._accounts[account_id]
+            if version != before.version:
+                assert before.may_overdraw or debits <= credited
+                after = (account_id, before.may_overdraw, debits, credited, version)
+                pairs.append((before, new(Account, after)))
         return pairs
 
     def received(self) -> list[tuple[AccountId, int, int]]:

@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import Row, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from picopay.infra.tx import Part, Tx, bigints, texts
+from picopay.infra.tx import Part, Tx, bigints, texts, uuids
+from picopay.kernel.tuples import new
 from picopay.ledger.model import Account, AccountId, Entry, Move, Posting, PostingKind
 from picopay.ledger.tables import Accounts, Postings
 
@@ -61,7 +62,7 @@ SELECT new.debit_owner, new.id, new.credit_owner, new.currency, new.kind,
        new.amount, new.debit_balance, new.debit_version,
        new.credit_balance + coalesce(payees.balance, 0),
        new.credit_version + coalesce(payees.version, 0)
-  FROM unnest(%1::text::text[], %2::uuid[], %3::text::text[], %4::text::text[],
+  FROM unnest(%1::text::text[], %2::text::uuid[], %3::text::text[], %4::text::text[],
               %5::text::text[],
               %6::text::bigint[], %7::text::bigint[], %8::text::bigint[],
               %9::text::bigint[], %10::text::bigint[])
@@ -83,7 +84,7 @@ async def lock_accounts(
     owners, currencies = [a.owner for a in account_ids], [a.currency for a in account_ids]
     rows = await tx.driver.fetch(statement, owners, texts(currencies))
     return [
-        Account(AccountId(owner, currency), overdraw, debits, credited, version)
+        new(Account, (new(AccountId, (owner, currency)), overdraw, debits, credited, version))
         for owner, currency, overdraw, debits, credited, version in rows
     ]
 
@@ -137,7 +138,7 @@ def insertion(postings: Sequence[Posting]) -> Part:
         for move in (posting.move,)
     ]  # fmt: skip
     debits, ids, credited, currencies, kinds, *numbers = zip(*rows, strict=True)
-    names = (texts(debits), ids, texts(credited), texts(currencies), texts(kinds))
+    names = (texts(debits), uuids(ids), texts(credited), texts(currencies), texts(kinds))
     return Part("posted", _POSTINGS, (*names, *map(bigints, numbers)), len(rows))
 
 

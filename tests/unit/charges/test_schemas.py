@@ -1,5 +1,6 @@
 """A charge as it is answered: what is put together by hand is what a JSON library would write."""
 
+import re
 from decimal import Decimal
 from uuid import UUID, uuid4
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from picopay.access.model import Caller, Scope
 from picopay.charges.model import Charge
 from picopay.charges.schemas import (
     BatchItemIn,
@@ -15,13 +17,16 @@ from picopay.charges.schemas import (
     ChargeOut,
     TransactionOut,
     charge_json,
+    plain_command,
     plain_items,
     result_json,
 )
 from picopay.infra.ids import new_id
 from picopay.infra.json import dump
+from picopay.kernel.errors import Invalid
 from picopay.kernel.money import Money
 
+CALLER = Caller(None, "default", frozenset(Scope))
 KEYS = [None, "6f1c9c1e-3a52-4c53-9c1f-2b7f6a0d9e11"]
 MONEY = [Money(1, "USD"), Money(10**15, "USD"), Money(500, "JPY"), Money(1234, "KWD")]
 
@@ -50,7 +55,7 @@ def test_an_answer_is_its_schema_written_out(
     assert charge_json(charge) == dump(told)
     for status in ("success", "replayed"):
         result = BatchResultOut(status, transaction(charge), balance(charge))
-        assert result_json(status, charge) == dump(result)
+        assert result_json(status, charge).encode() == dump(result)
 
 
 def test_a_balance_below_one_unit_keeps_its_decimals() -> None:
@@ -72,8 +77,17 @@ def test_what_is_plain_reads_as_it_does_the_long_way(
     changed: dict[str, object], left_out: set[str]
 ) -> None:
     item = {k: v for k, v in (PLAIN | changed).items() if k not in left_out}
-    if (plain := plain_items([item])) is not None:
-        assert plain[0].model_dump() == BatchItemIn.model_validate(item).model_dump()
+    if (plain := plain_items([item])) is None:
+        return
+    long_way = BatchItemIn.model_validate(item)
+    assert {"idempotency_key": None, **plain[0]} == long_way.model_dump()
+    try:
+        asked = plain_command(plain[0], CALLER)
+    except Invalid as refused:
+        with pytest.raises(type(refused), match=f"^{re.escape(str(refused))}$"):
+            long_way.to_item_command(CALLER)
+    else:
+        assert asked[1:] == long_way.to_item_command(CALLER)[1:]
 
 
 def test_what_most_clients_send_is_plain() -> None:
@@ -81,6 +95,16 @@ def test_what_most_clients_send_is_plain() -> None:
     assert plain_items([PLAIN, without_key, PLAIN | {"amount": 19}]) is not None
 
 
-@pytest.mark.parametrize("other", [PLAIN | {"amount": "19.99"}, PLAIN | {"user_id": True}, 7])
+OTHERS = [
+    PLAIN | {"amount": "19.99"},
+    PLAIN | {"user_id": True},
+    PLAIN | {"note": "which might be a key by another name"},
+    PLAIN | {"idempotency_key": str(KEYS[1]).upper()},
+    PLAIN | {"idempotency_key": f"{KEYS[1]}\n"},
+    7,
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_one_item_that_is_not_plain_sends_all_the_long_way(other: object) -> None:
     assert plain_items([PLAIN, other]) is None
