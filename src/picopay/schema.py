@@ -1,7 +1,8 @@
 """The database schema: every slice's tables, and the migrations that bring them about."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from alembic import command
@@ -11,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from picopay.access import tables as access
@@ -45,6 +46,7 @@ LOCK_ATTEMPTS_MAX: Final = 60
 
 # One migration at a time. It guards against two operators, not against lost money.
 _MIGRATION_LOCK: Final = 7_205_759
+ALONE_PAUSE_SECONDS: Final = 0.1
 
 
 class TablesInUse(Exception):
@@ -79,8 +81,35 @@ async def upgrade(
     """
     login = sqlalchemy_url(app_url).username
     others = login if login != sqlalchemy_url(owner_url).username else None
-    while (reached := await _upgrade_by_one(owner_url, others, on_progress)) is not None:
-        on_progress(f"the schema is at revision {reached}")
+    async with _alone(owner_url):
+        while (reached := await _upgrade_by_one(owner_url, others, on_progress)) is not None:
+            on_progress(f"the schema is at revision {reached}")
+
+
+@asynccontextmanager
+async def _alone(owner_url: str) -> AsyncGenerator[None]:
+    """One upgrade at a time.
+
+    Who waits inside the database for this lock has a snapshot, and an index that is built while
+    others work waits for the end of that. So it is asked for again and again.
+    """
+    async with _statements(owner_url) as connection:
+        asked = text("SELECT pg_try_advisory_lock(:id)").bindparams(id=_MIGRATION_LOCK)
+        while not (await connection.execute(asked)).scalar_one():  # noqa: ASYNC110 - another's
+            await asyncio.sleep(ALONE_PAUSE_SECONDS)
+        yield
+
+
+async def _prepare(owner_url: str, on_progress: Callable[[str], None]) -> None:
+    """Run what the next revision's `BEFOREHAND` says: while all others go on, in no transaction."""
+    following = _following(await as_owner(owner_url, _revision))
+    if following is None:
+        return
+    script = ScriptDirectory.from_config(config()).get_revision(following)
+    for statement in getattr(script.module, "BEFOREHAND", ()):
+        on_progress(f"before revision {following}: {statement}")
+        async with _statements(owner_url) as connection:
+            await connection.execute(text(statement))
 
 
 async def _upgrade_by_one(
@@ -91,6 +120,7 @@ async def _upgrade_by_one(
     Whoever waits for a table makes all others wait behind it, so it lets go after a while, for them
     to go on, and asks again.
     """
+    await _prepare(owner_url, on_progress)
     for attempt in range(1, LOCK_ATTEMPTS_MAX + 1):
         try:
             return await as_owner(owner_url, lambda connection: _step(connection, login))
@@ -103,7 +133,6 @@ async def _upgrade_by_one(
 
 
 def _step(connection: Connection, login: str | None) -> str | None:
-    connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK})
     connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
     following = _following(_revision(connection))
     if following is not None:
@@ -173,5 +202,18 @@ async def as_owner(url: str, work: Callable[[Connection], T]) -> T:
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(work)
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def _statements(url: str) -> AsyncGenerator[AsyncConnection]:
+    """A connection of that login's own, each of whose statements stands for itself."""
+    engine = create_async_engine(
+        sqlalchemy_url(url), poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
+    try:
+        async with engine.connect() as connection:
+            yield connection
     finally:
         await engine.dispose()

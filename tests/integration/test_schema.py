@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -163,6 +164,47 @@ async def test_a_migration_under_a_running_server_fails_no_transaction(
     await schema.upgrade(scratch_url, scratch_url)
     assert await db.retrying(work) == 0
     await db.close()
+
+
+async def test_two_upgrades_at_once_are_one(scratch_url: str) -> None:
+    told: list[str] = []
+    await asyncio.gather(*(schema.upgrade(scratch_url, scratch_url, told.append) for _ in range(3)))
+    assert await schema.is_current(scratch_url)
+    reached = [line for line in told if line.startswith("the schema is at")]
+    assert len(reached) == len(set(reached)) > 10
+
+
+WAITING_FOR_WRITERS = """
+SELECT count(*) FROM pg_stat_activity
+ WHERE query LIKE '%CONCURRENTLY%' AND wait_event = 'virtualxid' AND datname = current_database()
+"""
+
+
+async def test_an_index_is_built_while_others_write_and_a_half_built_one_is_built_again(
+    scratch_url: str,
+) -> None:
+    await schema.upgrade(scratch_url, scratch_url)
+    await schema.downgrade(scratch_url, "0010")
+    writer, other = [await asyncpg.connect(scratch_url) for _ in range(2)]
+    insert = "INSERT INTO postings VALUES ('a', $1, 'b', 'USD', 1, 'x', 1, $2, 1, 1)"
+    await other.execute("CREATE INDEX postings_id_debit_owner_key ON postings (id)")
+    await writer.execute("BEGIN")
+    await writer.execute(insert, uuid4(), 1)
+    upgrading = asyncio.create_task(schema.upgrade(scratch_url, scratch_url))
+    async with asyncio.timeout(10):
+        while not await other.fetchval(WAITING_FOR_WRITERS):  # noqa: ASYNC110 - another's
+            await asyncio.sleep(0.02)
+    await asyncio.wait_for(other.execute(insert, uuid4(), 2), 2)
+    assert not upgrading.done()
+    await writer.execute("COMMIT")
+    await upgrading
+    key = await other.fetchval(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'postings_pkey'"
+    )
+    assert key == "PRIMARY KEY (id, debit_owner)"
+    assert await other.fetchval("SELECT count(*) FROM postings") == 2
+    await writer.close()
+    await other.close()
 
 
 async def test_models_and_migrations_agree(clean: Stores) -> None:

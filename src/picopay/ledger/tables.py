@@ -52,8 +52,9 @@ class Postings(Base):
         {"info": {"distributed_by": "debit_owner"}},
     )
 
-    debit_owner: Mapped[str] = mapped_column(Name, primary_key=True)
+    # First in the key: ids come in order of time, so each new one is put at the index's end.
     id: Mapped[UUID] = mapped_column(primary_key=True)
+    debit_owner: Mapped[str] = mapped_column(Name, primary_key=True)
     credit_owner: Mapped[str] = mapped_column(Name)
     currency: Mapped[str] = mapped_column(Name)
     amount: Mapped[int] = mapped_column(BigInteger)
