@@ -119,6 +119,8 @@ def environment_of(servers: Servers, contestant: Contestant) -> dict[str, str]:
         "REDIS_URL": servers.redis_url(contestant.redis_number),
         "APP_API_KEY": API_KEY,
         "PICOPAY_ENV": "development",
+        # Once an hour, and a minute after the start: it would fall into one of the runs.
+        "LEDGER_CHECK_INTERVAL_SECONDS": "0",
     }
 
 
