@@ -97,7 +97,7 @@ def _arguments() -> argparse.Namespace:
     add("--seconds", type=int, default=60, help="of the overload (60)")
     add("--times", type=float, default=3, help="the peak (3)")
     add("--peak-seconds", type=int, default=8, help="of each closed loop that looks for it (8)")
-    add("--connections", type=int, default=3000, help="of the overload (3000)")
+    add("--connections", type=int, default=1500, help="of the overload (1500)")
     add("--folder", type=Path, default=Path("/tmp"), help="where the servers keep their data")  # noqa: S108  (a folder of our own is made in it)
     return parser.parse_args()
 

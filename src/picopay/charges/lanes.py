@@ -43,6 +43,8 @@ BUSY_PAUSE_SECONDS: Final = 0.002
 PATIENCE_SECONDS_MIN: Final = 0.2
 # To write an answer costs more than to decide it: between so many, what has arrived is looked at.
 ANSWERS_A_TURN: Final = 32
+# Where the queue has been full, places are filled again by so many a turn.
+LET_IN_AT_A_TIME: Final = 32
 HELD: Final = "the idempotency key, or something else that this needs, is held by somebody else"
 
 
@@ -62,6 +64,7 @@ class Lanes:
         self._callers: dict[asyncio.Future[list[Decision]], int] = {}
         self._undecided = 0
         self._undecided_told = True
+        self._enough: int | None = None  # inside, in this turn of the event loop
         self._single_came = -inf
         self._running = [asyncio.create_task(self._run(lane)) for lane in self._lanes]
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,9 +74,20 @@ class Lanes:
 
         `inside` are all that were let in and not answered yet: a batch of them is at work.
         """
-        room = self._singles.pace.room
-        apart = len(self._apart)
-        return len(self._singles.queue) >= room or inside - apart >= room + BATCH_MAX
+        room, moving = self._singles.pace.room, inside - len(self._apart)
+        if len(self._singles.queue) >= room or moving >= room + BATCH_MAX:
+            return True
+        return moving >= room and self._enough_this_turn(moving)
+
+    def _enough_this_turn(self, moving: int) -> bool:
+        """A batch leaves at once, and who refills its places at once keeps all others waiting."""
+        if self._enough is None:
+            self._enough = moving + LET_IN_AT_A_TIME
+            self._loop.call_soon(self._begin_turn)
+        return moving >= self._enough
+
+    def _begin_turn(self) -> None:
+        self._enough = None
 
     def put(self, waiting: Waiting) -> None:
         self._callers[waiting.future] = len(waiting.commands)

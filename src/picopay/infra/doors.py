@@ -11,6 +11,7 @@ from typing import Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from picopay.infra import draining, metrics, problems
+from picopay.infra.forms import Forms, form_of
 from picopay.infra.headers import REQUEST_ID, SECURITY_HEADERS
 from picopay.infra.ids import new_id_text
 from picopay.infra.json import dump
@@ -77,10 +78,23 @@ def refusal(data: bytes) -> bytes | None:
     Where a request ends, the route's own kind of parser says: what would be read otherwise would
     be answered here, and be taken for another request.
     """
+    head_bytes = data.find(b"\r\n\r\n") + 4
+    form, request_id = form_of(data[:head_bytes])
+    if (body_bytes := _refused.body_bytes(form)) is not None:
+        if len(data) != head_bytes + body_bytes:
+            return None
+        return _answer(request_id or new_id_text().encode())
     if not _is_one_request(data):
         return None
-    head = data[: data.find(b"\r\n\r\n") + 2].lower()
-    return _answer(_request_id(data, head)) if _is_usual(head) else None
+    head = data[: head_bytes - 2].lower()
+    if not _is_usual(head):
+        return None
+    if request_id or _REQUEST_ID not in head:
+        _refused.add(form, len(data) - head_bytes)
+    return _answer(_request_id(data, head))
+
+
+_refused: Final = Forms()
 
 
 def _is_usual(head: bytes) -> bool:
@@ -135,10 +149,8 @@ def _answer(request_id: bytes) -> bytes:
     quoted = request_id
     if b"\\" in request_id or b'"' in request_id:
         quoted = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    return b"%b%b\r\ncontent-length: %d\r\n\r\n%b%b%b" % (
-        *(_HEAD, request_id, _BODY_BYTES + len(quoted)),
-        *(_BODY_BEFORE, quoted, _BODY_AFTER),
-    )
+    body_bytes = b"%d" % (_BODY_BYTES + len(quoted))
+    return b"".join((_HEAD, request_id, _LENGTH, body_bytes, _BODY_BEFORE, quoted, _BODY_AFTER))
 
 
 def _template() -> tuple[bytes, bytes, bytes]:
@@ -152,5 +164,7 @@ def _template() -> tuple[bytes, bytes, bytes]:
     return b"".join([status, *lines, b"x-request-id: "]), before, after
 
 
-_HEAD, _BODY_BEFORE, _BODY_AFTER = _template()
-_BODY_BYTES: Final = len(_BODY_BEFORE + _BODY_AFTER)
+_HEAD, _before, _BODY_AFTER = _template()
+_LENGTH: Final = b"\r\ncontent-length: "
+_BODY_BEFORE: Final = b"\r\n\r\n" + _before
+_BODY_BYTES: Final = len(_before + _BODY_AFTER)

@@ -6,7 +6,8 @@ and half a minute's on another. So the pace of the last batches tells how many m
 
 from typing import Final
 
-WAIT_SECONDS_MAX: Final = 0.4
+WAIT_SECONDS_MAX: Final = 0.25
+BATCHES: Final = 2  # may always wait, however slow: a burst is no overload
 # Until large batches have told: what a quick machine needs for an item.
 ITEM_SECONDS_ASSUMED: Final = 0.0002
 LARGE: Final = 4  # a batch of at least so many parts of the largest
@@ -31,7 +32,7 @@ class Pace:
             self.room = self._room()
 
     def _room(self) -> int:
-        """At least a batch: it is taken together, however slow."""
-        if self._batch_max * self._item_seconds >= WAIT_SECONDS_MAX:
-            return self._batch_max
+        least = BATCHES * self._batch_max
+        if least * self._item_seconds >= WAIT_SECONDS_MAX:
+            return least
         return int(WAIT_SECONDS_MAX / self._item_seconds)

@@ -1,0 +1,90 @@
+"""What was parsed once holds for requests alike but for key, id and body; and for no others."""
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from picopay.infra import doors
+from picopay.infra.doors import line, refusal
+from picopay.infra.forms import FORM_BYTES_MAX, FORMS_MAX, Forms, form_of
+
+LINE = line("POST", "/charge")
+BODY = b'{"user_id": 1}'
+LENGTH = b"Content-Length: %d" % len(BODY)
+
+NAMES = st.sampled_from([
+    b"Host", b"Content-Length", b"Idempotency-Key", b"idempotency-key", b"IDEMPOTENCY-KEY",
+    b"X-Request-ID", b"x-request-id", b"X-Request-Id", b"Connection", b"Transfer-Encoding",
+    b"X-A", b"Expect", b"",
+])  # fmt: skip
+VALUES = st.sampled_from([
+    b"", b"x", b"%d" % len(BODY), b"a-1", b"a b", b" a", b"chunked", b"keep-alive", b"close",
+    b"x\r\nX-Request-ID: y", b"x\r\nTransfer-Encoding: chunked", b'"q"', b"\xc3\xa4", b"x\0",
+])  # fmt: skip
+HEADS = st.lists(
+    st.tuples(NAMES, st.sampled_from([b": ", b":", b" : "]), VALUES).map(b"".join), max_size=5
+)
+BODIES = st.sampled_from([BODY, BODY[:-1], BODY + b"P", b'{"user_id": 2}', b""])
+MINTED = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def request(lines: list[bytes], body: bytes = BODY) -> bytes:
+    return LINE + b"".join(one + b"\r\n" for one in lines) + b"\r\n" + body
+
+
+def told(data: bytes) -> bytes | None:
+    """The answer, whatever id was minted for it."""
+    answer = refusal(data)
+    return None if answer is None else MINTED.sub(b"minted", answer)
+
+
+@given(st.lists(st.tuples(HEADS, BODIES, st.booleans()), min_size=2, max_size=6))
+@example([
+    ([b"X-Request-ID:  a"], BODY, True),
+    ([b"X-Request-ID:  a"], BODY, True),
+    ([b"X-Request-ID: a"], BODY, True),
+    ([b"X-Request-ID: "], BODY, True),
+])  # fmt: skip
+def test_who_comes_first_changes_no_answer(asked: list[tuple[list[bytes], bytes, bool]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        requests = [
+            request([b"Host: x", LENGTH, *lines] if usual else lines, body)
+            for lines, body, usual in asked
+        ]
+        alone: list[bytes | None] = []
+        for data in requests:
+            patch.setattr(doors, "_refused", Forms())
+            alone.append(told(data))
+        patch.setattr(doors, "_refused", Forms())
+        assert [told(data) for data in requests] == alone
+
+
+def test_a_request_like_one_before_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "_refused", Forms())
+    head = [b"Host: x", LENGTH]
+    assert refusal(request([*head, b"Idempotency-Key: a-1", b"X-Request-ID: one"]))
+    monkeypatch.setattr(doors, "HttpRequestParser", None)
+    answer = refusal(request([*head, b"Idempotency-Key: b-2", b"X-Request-ID: two"]))
+    assert answer is not None
+    assert b"x-request-id: two\r\n" in answer
+    assert refusal(request([*head, b"Idempotency-Key: c", b"X-Request-ID: two"])[:-1]) is None
+
+
+def test_a_form_is_what_is_left_without_key_and_id() -> None:
+    head = b"POST / HTTP/1.1\r\nIdempotency-Key: a-1\r\nX-Request-ID: one\r\nHost: x\r\n\r\n"
+    form, request_id = form_of(head)
+    assert form == b"POST / HTTP/1.1\r\nIdempotency-Key: \r\nX-Request-ID: \r\nHost: x\r\n\r\n"
+    assert request_id == b"one"
+
+
+def test_forms_are_bounded_in_number_and_size() -> None:
+    forms = Forms()
+    forms.add(b"x" * (FORM_BYTES_MAX + 1), 1)
+    assert forms.body_bytes(b"x" * (FORM_BYTES_MAX + 1)) is None
+    for number in range(FORMS_MAX):
+        forms.add(b"%d" % number, number)
+    assert forms.body_bytes(b"1") == 1
+    forms.add(b"one more", 0)
+    assert (forms.body_bytes(b"1"), forms.body_bytes(b"one more")) == (None, 0)
