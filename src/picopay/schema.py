@@ -44,8 +44,17 @@ LOCK_TIMEOUT_MS: Final = 200
 LOCK_PAUSE_SECONDS: Final = 1.0
 LOCK_ATTEMPTS_MAX: Final = 60
 
-# One migration at a time. It guards against two operators, not against lost money.
-_MIGRATION_LOCK: Final = 7_205_759
+# One migration at a time. It guards against two operators, not against lost money. Releases that
+# knew no revision after 0010 waited for 7205759, with a snapshot: see `_alone`.
+_MIGRATION_LOCK: Final = 7_205_760
+# Whatever database or role say: an index takes its time, and a lost client holds no lock for hours.
+_PATIENT: Final = {
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
 ALONE_PAUSE_SECONDS: Final = 0.1
 
 
@@ -56,7 +65,7 @@ class TablesInUse(Exception):
         super().__init__(
             f"a table is in use, and was so {LOCK_ATTEMPTS_MAX} times: end what holds it, see"
             " pg_stat_activity (a ledger check reads for long), and run `picopay migrate` again;"
-            " it goes on where it has stopped"
+            " revisions that were reached stay"
         )
 
 
@@ -81,13 +90,13 @@ async def upgrade(
     """
     login = sqlalchemy_url(app_url).username
     others = login if login != sqlalchemy_url(owner_url).username else None
-    async with _alone(owner_url):
+    async with _alone(owner_url, on_progress):
         while (reached := await _upgrade_by_one(owner_url, others, on_progress)) is not None:
             on_progress(f"the schema is at revision {reached}")
 
 
 @asynccontextmanager
-async def _alone(owner_url: str) -> AsyncGenerator[None]:
+async def _alone(owner_url: str, on_progress: Callable[[str], None]) -> AsyncGenerator[None]:
     """One upgrade at a time.
 
     Who waits inside the database for this lock has a snapshot, and an index that is built while
@@ -95,7 +104,11 @@ async def _alone(owner_url: str) -> AsyncGenerator[None]:
     """
     async with _statements(owner_url) as connection:
         asked = text("SELECT pg_try_advisory_lock(:id)").bindparams(id=_MIGRATION_LOCK)
-        while not (await connection.execute(asked)).scalar_one():  # noqa: ASYNC110 - another's
+        told = False
+        while not (await connection.execute(asked)).scalar_one():
+            if not told:
+                on_progress("another migration is at work: waiting for its end")
+            told = True
             await asyncio.sleep(ALONE_PAUSE_SECONDS)
         yield
 
@@ -210,7 +223,10 @@ async def as_owner(url: str, work: Callable[[Connection], T]) -> T:
 async def _statements(url: str) -> AsyncGenerator[AsyncConnection]:
     """A connection of that login's own, each of whose statements stands for itself."""
     engine = create_async_engine(
-        sqlalchemy_url(url), poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        sqlalchemy_url(url),
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"server_settings": _PATIENT},
     )
     try:
         async with engine.connect() as connection:

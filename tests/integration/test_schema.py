@@ -172,6 +172,7 @@ async def test_two_upgrades_at_once_are_one(scratch_url: str) -> None:
     assert await schema.is_current(scratch_url)
     reached = [line for line in told if line.startswith("the schema is at")]
     assert len(reached) == len(set(reached)) > 10
+    assert told.count("another migration is at work: waiting for its end") == 2
 
 
 WAITING_FOR_WRITERS = """
@@ -186,6 +187,7 @@ async def test_an_index_is_built_while_others_write_and_a_half_built_one_is_buil
     await schema.upgrade(scratch_url, scratch_url)
     await schema.downgrade(scratch_url, "0010")
     writer, other = [await asyncpg.connect(scratch_url) for _ in range(2)]
+    await other.execute(f"ALTER DATABASE {scratch_url.rpartition('/')[2]} SET lock_timeout = 300")
     insert = "INSERT INTO postings VALUES ('a', $1, 'b', 'USD', 1, 'x', 1, $2, 1, 1)"
     await other.execute("CREATE INDEX postings_id_debit_owner_key ON postings (id)")
     await writer.execute("BEGIN")
@@ -195,6 +197,7 @@ async def test_an_index_is_built_while_others_write_and_a_half_built_one_is_buil
         while not await other.fetchval(WAITING_FOR_WRITERS):  # noqa: ASYNC110 - another's
             await asyncio.sleep(0.02)
     await asyncio.wait_for(other.execute(insert, uuid4(), 2), 2)
+    await asyncio.sleep(0.5)
     assert not upgrading.done()
     await writer.execute("COMMIT")
     await upgrading

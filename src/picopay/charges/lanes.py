@@ -1,8 +1,9 @@
 """Where charges wait for their batch, and what becomes of a batch that cannot be decided at once.
 
 A main lane commits batch after batch, in order of arrival, and waits for no payer. Single charges
-have one to themselves: the larger their batch, the less a charge costs. Bulk has three, a payer's
-charges always in the same: while two wait for the database, the third is prepared.
+have one to themselves: the larger their batch, the less a charge costs. Bulk has three, two while
+single charges come, and a payer's charges are in one of them: while some lanes wait for the
+database, another is prepared.
 
 Who needs an account that stays locked elsewhere is set aside: one lane asks again for payers, and
 merchants are watched; whoever waits holds nothing, and for ten seconds at most.
@@ -32,7 +33,7 @@ from picopay.kernel.errors import Overloaded, Refused
 from picopay.ledger.errors import AccountLimit
 
 BULK_LANES: Final = 3
-ALONE_SECONDS: Final = 0.5  # without a single charge, and bulk takes larger batches
+ALONE_SECONDS: Final = 0.5  # without a single charge, and bulk takes more lanes, larger batches
 ISOLATIONS_MAX: Final = 4  # at work at a time
 # Others wait behind what is taken apart.
 ISOLATED_LOCK_TIMEOUT_MS: Final = 25
@@ -112,7 +113,8 @@ class Lanes:
 
     def _enter(self, item: Item) -> None:
         if item.waiting.bulk:
-            self._bulk[hash(item.command.payer) % BULK_LANES].put(item)
+            lanes = BULK_LANES if self._alone(item.waiting.since) else BULK_LANES - 1
+            self._bulk[hash(item.command.payer) % lanes].put(item)
         else:
             self._single_came = item.waiting.since
             self._singles.put(item)
@@ -142,8 +144,11 @@ class Lanes:
                 await asyncio.sleep(BUSY_PAUSE_SECONDS)
 
     def _batch_max(self, lane: "_Lane", now: float) -> int:
-        alone = lane in self._bulk and now - self._single_came > ALONE_SECONDS
-        return BULK_BATCH_MAX if alone else BATCH_MAX
+        return BULK_BATCH_MAX if lane in self._bulk and self._alone(now) else BATCH_MAX
+
+    def _alone(self, now: float) -> bool:
+        """Bulk may take what it can: no single charge has come of late."""
+        return now - self._single_came > ALONE_SECONDS
 
     async def _unobstructed(self, items: Sequence[Item]) -> Sequence[Item]:
         """Without those whose accounts are waited for already: these go behind who waits."""

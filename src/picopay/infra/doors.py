@@ -84,13 +84,13 @@ def refusal(data: bytes) -> bytes | None:
         if len(data) != head_bytes + body_bytes:
             return None
         return _answer(request_id or new_id_text().encode())
-    if not _is_one_request(data):
+    if (body_bytes := _body_of_one_request(data)) is None or len(data) != head_bytes + body_bytes:
         return None
     head = data[: head_bytes - 2].lower()
     if not _is_usual(head):
         return None
     if request_id or _REQUEST_ID not in head:
-        _refused.add(form, len(data) - head_bytes)
+        _refused.add(form, body_bytes)
     return _answer(_request_id(data, head))
 
 
@@ -123,10 +123,13 @@ def _request_id(data: bytes, head: bytes) -> bytes:
 class _Reader:
     """Counts what begins and what is whole. Asked for no more, the parser takes next to no time."""
 
-    __slots__ = ("begun", "whole")
+    __slots__ = ("begun", "body_bytes", "whole")
 
     def __init__(self) -> None:
-        self.begun = self.whole = 0
+        self.begun = self.whole = self.body_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        self.body_bytes += len(body)
 
     def on_message_begin(self) -> None:
         self.begun += 1
@@ -135,14 +138,14 @@ class _Reader:
         self.whole += 1
 
 
-def _is_one_request(data: bytes) -> bool:
-    """From its first byte to its last."""
+def _body_of_one_request(data: bytes) -> int | None:
+    """Its length, in bytes. The parser passes over line ends behind it: they are not the body's."""
     reader = _Reader()
     try:
         HttpRequestParser(reader).feed_data(data)
     except (HttpParserError, HttpParserUpgrade):
-        return False
-    return reader.begun == reader.whole == 1
+        return None
+    return reader.body_bytes if reader.begun == reader.whole == 1 else None
 
 
 def _answer(request_id: bytes) -> bytes:

@@ -26,7 +26,9 @@ VALUES = st.sampled_from([
 HEADS = st.lists(
     st.tuples(NAMES, st.sampled_from([b": ", b":", b" : "]), VALUES).map(b"".join), max_size=5
 )
-BODIES = st.sampled_from([BODY, BODY[:-1], BODY + b"P", b'{"user_id": 2}', b""])
+BODIES = st.sampled_from(
+    [BODY, BODY + b"\r\n", BODY + b"\n\n", BODY[:-1], BODY + b"P", b'{"user_id": 2}', b""]
+)
 MINTED = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -70,6 +72,18 @@ def test_a_request_like_one_before_is_not_parsed_again(monkeypatch: pytest.Monke
     assert answer is not None
     assert b"x-request-id: two\r\n" in answer
     assert refusal(request([*head, b"Idempotency-Key: c", b"X-Request-ID: two"])[:-1]) is None
+
+
+def test_line_ends_behind_a_request_make_no_room_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doors, "_refused", Forms())
+    lines = [b"Host: x", LENGTH]
+    other = request([b"Host: x", b"Content-Length: 0"], b"")
+    assert refusal(request(lines) + b"\n" * len(other)) is None
+    assert refusal(request(lines) + other) is None
+    assert refusal(request(lines)) is not None
+    assert refusal(request(lines) + other) is None
 
 
 def test_a_form_is_what_is_left_without_key_and_id() -> None:
