@@ -1,10 +1,9 @@
 """Three times what the server can do: it must go on at full speed, and refuse the rest at once.
 
 First a closed loop finds the peak. Then charges come at a steady multiple of it, whether or not
-they are answered, and right afterwards the closed loop again, for the recovery and for the peak
-once more: a machine that others use is not as quick all the time, and what was accepted is compared
-with the mean of both. Exit 1 unless that keeps its pace and is answered in time, what is refused is
-told so at once, and the ledger agrees.
+they are answered, and right afterwards the closed loop again: for the recovery, and once more, to
+tell whether the machine has kept its speed. Exit 1 unless what is accepted keeps its pace and is
+answered in time, what is refused is told so at once, and the ledger agrees.
 """
 
 import argparse
@@ -129,7 +128,7 @@ def _measure(server: Running, arguments: argparse.Namespace) -> Sequence[Check]:
     # When time is up wrk hangs up on requests whose charges may still be made.
     if made < storm.accepted.answers:
         raise Wrong(f"{storm.accepted.answers} charges were answered, {made} are there")
-    return _checks(storm, (peak + after) / 2, rate, recovered)
+    return _checks(storm, peak, rate, recovered)
 
 
 def _closed(server: Running, connections: int, seconds: int) -> float:

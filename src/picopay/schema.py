@@ -90,39 +90,56 @@ async def upgrade(
     """
     login = sqlalchemy_url(app_url).username
     others = login if login != sqlalchemy_url(owner_url).username else None
-    async with _alone(owner_url, on_progress):
-        while (reached := await _upgrade_by_one(owner_url, others, on_progress)) is not None:
+    async with _alone(owner_url, on_progress) as ours:
+        while True:
+            await _prepare(ours, on_progress)
+            if (reached := await _upgrade_by_one(owner_url, others, on_progress)) is None:
+                break
             on_progress(f"the schema is at revision {reached}")
 
 
 @asynccontextmanager
-async def _alone(owner_url: str, on_progress: Callable[[str], None]) -> AsyncGenerator[None]:
-    """One upgrade at a time.
+async def _alone(
+    owner_url: str, on_progress: Callable[[str], None]
+) -> AsyncGenerator[AsyncConnection]:
+    """One upgrade at a time: a connection that holds the lock, in no transaction.
 
     Who waits inside the database for this lock has a snapshot, and an index that is built while
     others work waits for the end of that. So it is asked for again and again.
     """
-    async with _statements(owner_url) as connection:
-        asked = text("SELECT pg_try_advisory_lock(:id)").bindparams(id=_MIGRATION_LOCK)
-        told = False
-        while not (await connection.execute(asked)).scalar_one():
-            if not told:
-                on_progress("another migration is at work: waiting for its end")
-            told = True
-            await asyncio.sleep(ALONE_PAUSE_SECONDS)
-        yield
+    engine = create_async_engine(
+        sqlalchemy_url(owner_url),
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args={"server_settings": _PATIENT},
+    )
+    try:
+        async with engine.connect() as connection:
+            await _take_lock(connection, on_progress)
+            yield connection
+    finally:
+        await engine.dispose()
 
 
-async def _prepare(owner_url: str, on_progress: Callable[[str], None]) -> None:
+async def _take_lock(connection: AsyncConnection, on_progress: Callable[[str], None]) -> None:
+    asked = text("SELECT pg_try_advisory_lock(:id)").bindparams(id=_MIGRATION_LOCK)
+    told = False
+    while not (await connection.execute(asked)).scalar_one():
+        if not told:
+            on_progress("another migration is at work: waiting for its end")
+        told = True
+        await asyncio.sleep(ALONE_PAUSE_SECONDS)
+
+
+async def _prepare(connection: AsyncConnection, on_progress: Callable[[str], None]) -> None:
     """Run what the next revision's `BEFOREHAND` says: while all others go on, in no transaction."""
-    following = _following(await as_owner(owner_url, _revision))
+    following = _following(await connection.run_sync(_revision))
     if following is None:
         return
     script = ScriptDirectory.from_config(config()).get_revision(following)
     for statement in getattr(script.module, "BEFOREHAND", ()):
         on_progress(f"before revision {following}: {statement}")
-        async with _statements(owner_url) as connection:
-            await connection.execute(text(statement))
+        await connection.execute(text(statement))
 
 
 async def _upgrade_by_one(
@@ -133,7 +150,6 @@ async def _upgrade_by_one(
     Whoever waits for a table makes all others wait behind it, so it lets go after a while, for them
     to go on, and asks again.
     """
-    await _prepare(owner_url, on_progress)
     for attempt in range(1, LOCK_ATTEMPTS_MAX + 1):
         try:
             return await as_owner(owner_url, lambda connection: _step(connection, login))
@@ -215,21 +231,5 @@ async def as_owner(url: str, work: Callable[[Connection], T]) -> T:
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(work)
-    finally:
-        await engine.dispose()
-
-
-@asynccontextmanager
-async def _statements(url: str) -> AsyncGenerator[AsyncConnection]:
-    """A connection of that login's own, each of whose statements stands for itself."""
-    engine = create_async_engine(
-        sqlalchemy_url(url),
-        poolclass=NullPool,
-        isolation_level="AUTOCOMMIT",
-        connect_args={"server_settings": _PATIENT},
-    )
-    try:
-        async with engine.connect() as connection:
-            yield connection
     finally:
         await engine.dispose()
