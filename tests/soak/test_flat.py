@@ -43,6 +43,7 @@ def test_two_minutes_of_mixed_load_leave_nothing_behind(short_soak: Path) -> Non
 
 
 @pytest.mark.nightly
+@pytest.mark.xdist_group("quiet")  # behind those that measure, who could not wait so long for it
 @pytest.mark.timeout(2400)
 async def test_half_an_hour_of_mixed_load_leaves_nothing_behind(
     tmp_path: Path, noisy: None

@@ -5,14 +5,14 @@ the same answer that the route itself would give.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from picopay.infra import draining, metrics, problems
 from picopay.infra.forms import Forms, form_of
-from picopay.infra.headers import REQUEST_ID, SECURITY_HEADERS
+from picopay.infra.headers import REQUEST_ID, REQUEST_ID_BYTES_MAX, SECURITY_HEADERS
 from picopay.infra.ids import new_id_text
 from picopay.infra.json import dump
 from picopay.kernel.errors import Overloaded
@@ -48,12 +48,15 @@ class Door:
         self.inside = 0
         self._full = full
         self._refused = refused
-        self._uncounted = 0
+        self._uncounted = 0  # in this turn of the event loop
 
     @property
     def full(self) -> bool:
-        """Never while draining: each answer then ends its connection, and ours would keep it."""
-        return self._full(self.inside) and not draining.has_begun()
+        """Never while draining: each answer then ends its connection, and ours would keep it.
+
+        Who comes in the same turn as somebody refused is refused too: nobody has left since.
+        """
+        return self._uncounted > 0 or (self._full(self.inside) and not draining.has_begun())
 
     def count(self, loop: asyncio.AbstractEventLoop) -> None:
         """One more was refused: told once a turn of the event loop, since it costs as much."""
@@ -78,12 +81,28 @@ def refusal(data: bytes) -> bytes | None:
     Where a request ends, the route's own kind of parser says: what would be read otherwise would
     be answered here, and be taken for another request.
     """
+    if _refused.is_as_before(data):
+        return _answer_by_new_id()
+    if (request_id := _id_if_usual(data)) is None:
+        return None
+    return _answer(request_id, _quoted(request_id)) if request_id else _answer_by_new_id()
+
+
+def _id_if_usual(data: bytes) -> bytes | None:
+    """The id of a whole request that is not to be refused for something else; empty without one."""
     head_bytes = data.find(b"\r\n\r\n") + 4
     form, request_id = form_of(data[:head_bytes])
-    if (body_bytes := _refused.body_bytes(form)) is not None:
-        if len(data) != head_bytes + body_bytes:
-            return None
-        return _answer(request_id or new_id_text().encode())
+    if (body_bytes := _refused.body_bytes(form)) is None:
+        return _parsed(data, head_bytes, form, request_id)
+    if len(data) != head_bytes + body_bytes:
+        return None
+    if not request_id:
+        _refused.note(data, head_bytes)
+    return request_id
+
+
+def _parsed(data: bytes, head_bytes: int, form: bytes, request_id: bytes) -> bytes | None:
+    """The same, for what is not known by its form."""
     if (body_bytes := _body_of_one_request(data)) is None or len(data) != head_bytes + body_bytes:
         return None
     head = data[: head_bytes - 2].lower()
@@ -91,7 +110,7 @@ def refusal(data: bytes) -> bytes | None:
         return None
     if request_id or _REQUEST_ID not in head:
         _refused.add(form, body_bytes)
-    return _answer(_request_id(data, head))
+    return request_id or _request_id(data, head)
 
 
 _refused: Final = Forms()
@@ -110,14 +129,13 @@ def _is_usual(head: bytes) -> bool:
 
 
 def _request_id(data: bytes, head: bytes) -> bytes:
-    """The request's own, or a new one."""
+    """The request's own, however it is written; empty if it has none."""
     at = head.find(_REQUEST_ID)
-    if at >= 0:
-        begins = at + len(_REQUEST_ID)
-        told = data[begins : data.find(b"\r\n", begins)].strip(b" \t")
-        if REQUEST_ID.fullmatch(told):
-            return told
-    return new_id_text().encode()
+    if at < 0:
+        return b""
+    begins = at + len(_REQUEST_ID)
+    told = data[begins : data.find(b"\r\n", begins)].strip(b" \t")
+    return told if REQUEST_ID.fullmatch(told) else b""
 
 
 class _Reader:
@@ -148,15 +166,22 @@ def _body_of_one_request(data: bytes) -> int | None:
     return reader.body_bytes if reader.begun == reader.whole == 1 else None
 
 
-def _answer(request_id: bytes) -> bytes:
-    quoted = request_id
-    if b"\\" in request_id or b'"' in request_id:
-        quoted = request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    body_bytes = b"%d" % (_BODY_BYTES + len(quoted))
-    return b"".join((_HEAD, request_id, _LENGTH, body_bytes, _BODY_BEFORE, quoted, _BODY_AFTER))
+def _answer(request_id: bytes, quoted: bytes) -> bytes:
+    """Both are the request's id: as it stands in the head, and in the body, which is JSON."""
+    return b"".join((_HEAD, request_id, _BEFORE_ID[len(quoted)], quoted, _AFTER_ID))
 
 
-def _template() -> tuple[bytes, bytes, bytes]:
+def _answer_by_new_id() -> bytes:
+    request_id = new_id_text().encode()
+    return _answer(request_id, request_id)
+
+
+def _quoted(request_id: bytes) -> bytes:
+    return request_id.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+
+
+def _template() -> tuple[bytes, Sequence[bytes], bytes]:
+    """What goes before the id in the head; before it in the body, by its length; and after it."""
     mark = "request-id-stands-here"
     refused = Overloaded(TOLD)
     answer = problems.response(refused)
@@ -164,10 +189,10 @@ def _template() -> tuple[bytes, bytes, bytes]:
     headers = [(name, value) for name, value in answer.raw_headers if name != b"content-length"]
     lines = [b"%b: %b\r\n" % header for header in [*headers, *SECURITY_HEADERS]]
     status = b"HTTP/1.1 503 Service Unavailable\r\n"
-    return b"".join([status, *lines, b"x-request-id: "]), before, after
+    rest_bytes = len(before) + len(after)
+    lengths = [rest_bytes + id_bytes for id_bytes in range(2 * REQUEST_ID_BYTES_MAX + 1)]
+    before_id = [b"\r\ncontent-length: %d\r\n\r\n%b" % (length, before) for length in lengths]
+    return b"".join([status, *lines, b"x-request-id: "]), before_id, after
 
 
-_HEAD, _before, _BODY_AFTER = _template()
-_LENGTH: Final = b"\r\ncontent-length: "
-_BODY_BEFORE: Final = b"\r\n\r\n" + _before
-_BODY_BYTES: Final = len(_before + _BODY_AFTER)
+_HEAD, _BEFORE_ID, _AFTER_ID = _template()

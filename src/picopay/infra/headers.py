@@ -3,7 +3,8 @@
 import re
 from typing import Final
 
-REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+REQUEST_ID_BYTES_MAX: Final = 128
+REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,%d}" % REQUEST_ID_BYTES_MAX)
 
 # The API pages bring styles of their own, an embedded logo and a search worker; nothing else.
 _CONTENT_POLICY: Final = (

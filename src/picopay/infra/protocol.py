@@ -321,5 +321,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _unanswered(self) -> RequestResponseCycle | None:
         """The latest request, unless it has been answered."""
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first
-        return None if cycle is None or cycle.response_complete else cycle
+        cycle: RequestResponseCycle | None = self.cycle
+        before_the_first = cycle is None  # pyright: ignore[reportUnnecessaryComparison]
+        return None if before_the_first or cycle.response_complete else cycle

@@ -41,6 +41,8 @@ def departures(loop: asyncio.AbstractEventLoop) -> Departures:
 class WayOut:
     """A transport that sends when the event loop comes round again, or enough is waiting."""
 
+    __slots__ = ("_departures", "_parts", "_transport")
+
     def __init__(self, transport: asyncio.Transport, departures: Departures) -> None:
         self._transport = transport
         self._departures = departures
