@@ -49,6 +49,22 @@ def told(data: bytes) -> bytes | None:
     ([b"X-Request-ID: a"], BODY, True),
     ([b"X-Request-ID: "], BODY, True),
 ])  # fmt: skip
+@example([
+    ([b"Idempotency-Key: a-1"], BODY, True),
+    ([b"Idempotency-Key: a-2"], BODY, True),
+    ([b"Idempotency-Key: a-3"], BODY, True),
+    ([b"Idempotency-Key: a 4"], BODY, True),
+    ([b"Idempotency-Key: a-"], BODY + b"P", True),
+    ([b"Idempotency-Key: a", b""], BODY, True),
+])  # fmt: skip
+@example([
+    ([b"X-Request-ID: ", b"Idempotency-Key: a"], BODY, True),
+    ([b"X-Request-ID: x", b"Idempotency-Key: a"], BODY, True),
+    ([b"X-Request-ID: x", b"Idempotency-Key: a"], BODY, True),
+    ([b"X-Request-ID: y", b"Idempotency-Key: a"], BODY, True),
+    ([b"X-Request-ID: ", b"Idempotency-Key: ab"], BODY, True),
+    ([b"X-Request-ID: ", b"Idempotency-Key: ab"], BODY, True),
+])  # fmt: skip
 def test_who_comes_first_changes_no_answer(asked: list[tuple[list[bytes], bytes, bool]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         requests = [
@@ -72,6 +88,41 @@ def test_a_request_like_one_before_is_not_parsed_again(monkeypatch: pytest.Monke
     assert answer is not None
     assert b"x-request-id: two\r\n" in answer
     assert refusal(request([*head, b"Idempotency-Key: c", b"X-Request-ID: two"])[:-1]) is None
+
+
+def test_a_request_like_the_latest_of_its_length_is_not_taken_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doors, "_refused", Forms())
+    lines = [b"Host: x", LENGTH]
+    for key in (b"a-1", b"b-2"):
+        assert refusal(request([*lines, b"Idempotency-Key: " + key]))
+    monkeypatch.setattr(doors, "form_of", None)
+    first, second = (
+        refusal(request([*lines, b"Idempotency-Key: c-3"], body)) or b""
+        for body in (BODY, b'{"user_id": 2}')
+    )
+    assert first != second  # each has an id of its own
+    assert MINTED.sub(b"", first) == MINTED.sub(b"", second)
+
+
+def test_what_could_end_elsewhere_is_not_as_before() -> None:
+    forms = Forms()
+    lines = [b"Host: x", b"Idempotency-Key: a-1", LENGTH]
+    known = request(lines)
+    forms.note(known, len(known) - len(BODY))
+    assert forms.is_as_before(known)
+    assert forms.is_as_before(known.replace(b"a-1", b"b-2"))
+    others = [
+        known.replace(b"a-1", b"a 1"),
+        known.replace(b"a-1", b"\r\n1"),
+        known.replace(b"Host: x", b"Host: y"),
+        known.replace(LENGTH, LENGTH.lower()),
+        known.replace(b"a-1", b"a-") + b"P",
+        known + b"P",
+        known[:-1],
+    ]
+    assert [each for each in others if forms.is_as_before(each)] == []
 
 
 def test_line_ends_behind_a_request_make_no_room_for_another(
