@@ -1,10 +1,11 @@
-"""One server for all pages: started as they say, by `make run`."""
+"""A server for the pages: started as they say, by `make run`."""
 
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,19 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def desk(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    folder = tmp_path_factory.mktemp("documents")
+    with _desk(made, tmp_path_factory.mktemp("documents")) as shared:
+        yield shared
+
+
+@pytest.fixture
+def untouched_desk(made: Path, tmp_path: Path) -> Iterator[Desk]:
+    """For a page that shows lists in which nothing of others' may be."""
+    with _desk(made, tmp_path) as own:
+        yield own
+
+
+@contextmanager
+def _desk(made: Path, folder: Path) -> Generator[Desk]:
     data_dir, port = folder / "data", free_port()
     subprocess.run(["cp", "-a", made, data_dir], check=True)  # whose owner must stay
     for file in data_dir.glob("*.port"):

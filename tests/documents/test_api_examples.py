@@ -37,7 +37,7 @@ def test_every_status_that_is_shown_is_documented() -> None:
 
 @pytest.mark.kill
 @pytest.mark.xdist_group("documents")
-def test_every_example_is_answered_as_shown(desk: Desk) -> None:
+def test_every_example_is_answered_as_shown(untouched_desk: Desk) -> None:
     blocks = blocks_of(PAGE)
     assert all(block.status for block in blocks if block.language == "bash")
-    Reader(desk, PAGE).follow(blocks)
+    Reader(untouched_desk, PAGE).follow(blocks)
