@@ -33,8 +33,8 @@ class Batcher:
         self._lanes = Lanes(db)
         metrics.queue_limit.set(queue_max)
 
-    def full(self, inside: int) -> bool:
-        """A single charge that comes to the door is refused, whatever it asks for."""
+    def full(self, inside: int = 0) -> bool:
+        """A single charge that comes now is refused, whatever it asks for."""
         return self._lanes.full(inside) or self._queued_singles >= self._queue_max
 
     async def charge(self, command: ChargeCommand, gone: Gone) -> Decision:
@@ -42,7 +42,7 @@ class Batcher:
 
         Raises `Overloaded`, or `OutcomeUnknown` when it is cancelled.
         """
-        if self._lanes.crowded or self._queued_singles >= self._queue_max:
+        if self.full():
             raise Overloaded(TOLD)
         if (replayed := await self._remembered(command)) is not None:
             return replayed

@@ -27,7 +27,7 @@ from picopay.infra import metrics, tracing
 from picopay.infra.chain import Chain
 from picopay.infra.db import LOST_DATABASE_SECONDS, Db
 from picopay.infra.logs import log
-from picopay.infra.shedding import Gate, Pace
+from picopay.infra.shedding import Pace
 from picopay.infra.sqlstates import LOCK_NOT_AVAILABLE, OUT_OF_RANGE, QUERY_CANCELED, sqlstate
 from picopay.kernel.errors import Overloaded, Refused
 from picopay.ledger.errors import AccountLimit
@@ -44,6 +44,8 @@ BUSY_PAUSE_SECONDS: Final = 0.002
 PATIENCE_SECONDS_MIN: Final = 0.2
 # To write an answer costs more than to decide it: between so many, what has arrived is looked at.
 ANSWERS_A_TURN: Final = 32
+# Where the queue has been full, places are filled again by so many a turn.
+LET_IN_AT_A_TIME: Final = 32
 HELD: Final = "the idempotency key, or something else that this needs, is held by somebody else"
 
 
@@ -52,7 +54,6 @@ class Lanes:
         self._db = db
         self._loop = asyncio.get_running_loop()
         self._singles = _Lane(db, Arrivals())
-        self._gate = Gate(self._loop, self._singles.pace, BATCH_MAX)
         self._bulk = [_Lane(db, Arrivals()) for _ in range(BULK_LANES)]
         self._late = Late()
         self._late_lane = _Lane(db, self._late)
@@ -64,21 +65,30 @@ class Lanes:
         self._callers: dict[asyncio.Future[list[Decision]], int] = {}
         self._undecided = 0
         self._undecided_told = True
+        self._enough: int | None = None  # inside, in this turn of the event loop
         self._single_came = -inf
         self._running = [asyncio.create_task(self._run(lane)) for lane in self._lanes]
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def crowded(self) -> bool:
-        """A single charge that is put now would wait too long."""
-        return self._gate.crowded(len(self._singles.queue))
-
     def full(self, inside: int) -> bool:
-        """The same for one that comes to the door; accounts locked elsewhere apart.
+        """Single charges that come now would wait too long; accounts locked elsewhere apart.
 
         `inside` are all that were let in and not answered yet: a batch of them is at work.
         """
-        return self._gate.full(len(self._singles.queue), inside - len(self._apart))
+        room, moving = self._singles.pace.room, inside - len(self._apart)
+        if len(self._singles.queue) >= room or moving >= room + BATCH_MAX:
+            return True
+        return moving >= room and self._enough_this_turn(moving)
+
+    def _enough_this_turn(self, moving: int) -> bool:
+        """A batch leaves at once, and who refills its places at once keeps all others waiting."""
+        if self._enough is None:
+            self._enough = moving + LET_IN_AT_A_TIME
+            self._loop.call_soon(self._begin_turn)
+        return moving >= self._enough
+
+    def _begin_turn(self) -> None:
+        self._enough = None
 
     def put(self, waiting: Waiting) -> None:
         self._callers[waiting.future] = len(waiting.commands)
@@ -123,8 +133,6 @@ class Lanes:
         while await lane.filled():
             now = self._loop.time()
             items = present(lane.queue.take(self._batch_max(lane, now)), now)
-            if not self._singles.queue:
-                self._gate.relieved()
             if lane is self._late_lane:
                 items = in_time(items, now)
             else:
