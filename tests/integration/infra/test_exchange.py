@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-import time
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ HOST: Final = b"Host: x\r\n"
 CLOSE: Final = b"Connection: close\r\n"
 LAST: Final = b"GET /last HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
 BODY: Final = b'{"user_id": 1}'
-BUSY_SECONDS: Final = 0.05
-BUSY_TURNS: Final = 60
+CHARGE_SECONDS: Final = 0.05
+BUSY_TURNS: Final = 12
 CALLERS: Final = 150
 
 
@@ -33,7 +33,10 @@ class App:
         self.seen: list[tuple[bool, Scope, bytes]] = []
         self.left: list[str] = []
         self.insides: list[int] = []
-        self.charge_seconds = BUSY_SECONDS
+        self.charge_seconds = CHARGE_SECONDS
+        self.is_busy, self.all_have_come = threading.Event(), threading.Event()
+        self.turns = 0
+        self.told_in_turns: list[int] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -47,6 +50,7 @@ class App:
         await answer(receive, send)
 
     async def told(self, _receive: Receive, send: Send) -> None:
+        self.told_in_turns.append(self.turns)
         await self._answer(send, b"told")
 
     async def charge(self, _receive: Receive, send: Send) -> None:
@@ -80,9 +84,11 @@ class App:
         pass
 
     async def busy(self, _receive: Receive, send: Send) -> None:
-        """Turns of the event loop that take long: fewer than there are callers."""
+        """Nobody else gets on until all have come; then turns of the event loop are counted."""
+        self.is_busy.set()
+        assert self.all_have_come.wait(30)
         for _ in range(BUSY_TURNS):
-            time.sleep(BUSY_SECONDS)  # noqa: ASYNC251 - that nobody else gets on is the point
+            self.turns += 1
             await asyncio.sleep(0)
         await self._answer(send, b"told")
 
@@ -272,20 +278,23 @@ async def test_who_never_finishes_a_request_is_not_inside(port: int, app: App) -
         await done.wait_closed()
 
 
-async def test_all_who_connect_to_a_busy_server_are_let_in_at_once(port: int) -> None:
-    async def ask(path: bytes) -> None:
-        async with asyncio.timeout(30):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(asked(path))
-            assert b"200" in await reader.readuntil(b"\r\n")
-        writer.close()
+async def test_all_who_connect_to_a_busy_server_are_let_in_at_once(port: int, app: App) -> None:
+    async def come(path: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked(path))
+        return reader, writer
 
-    busy = asyncio.create_task(ask(b"/busy"))
-    await asyncio.sleep(2 * BUSY_SECONDS)
-    await asyncio.gather(*(ask(b"/told") for _ in range(CALLERS)))
-    # One a turn, the last would wait for all the others: until it is busy no more.
-    assert not busy.done()
-    await busy
+    busy = await come(b"/busy")
+    assert await asyncio.to_thread(app.is_busy.wait, 30)
+    callers = [await come(b"/told") for _ in range(CALLERS)]
+    app.all_have_come.set()
+    async with asyncio.timeout(30):
+        for reader, writer in [*callers, busy]:
+            assert b"200" in await reader.readuntil(b"\r\n")
+            writer.close()
+    # One a turn, the last would come when all the others have: after as many turns.
+    assert len(app.told_in_turns) == CALLERS
+    assert max(app.told_in_turns) < BUSY_TURNS
 
 
 async def test_a_server_that_ends_takes_nobody_more() -> None:
