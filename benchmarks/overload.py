@@ -111,6 +111,8 @@ def _measure(server: Running, arguments: argparse.Namespace) -> Sequence[Check]:
     after = _closed(server, connections, arguments.peak_seconds)
     print(f"peak {_pace(after):,.0f}/s afterwards", flush=True)
     made = server.count_charges() - before
+    for took in told.latencies.values():
+        took.sort()
     _tell(told, seconds, cpu)
     answered = len(told.latencies.get(200, ())) + recovered.ok + after.ok
     # When time is up wrk hangs up on requests whose charges may still be made.

@@ -321,6 +321,5 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _unanswered(self) -> RequestResponseCycle | None:
         """The latest request, unless it has been answered."""
-        cycle: RequestResponseCycle | None = self.cycle
-        before_the_first = cycle is None  # pyright: ignore[reportUnnecessaryComparison]
-        return None if before_the_first or cycle.response_complete else cycle
+        cycle = self.cycle  # None before the first
+        return None if not cycle or cycle.response_complete else cycle
