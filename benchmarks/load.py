@@ -111,12 +111,17 @@ def post_all(
     seconds = time.monotonic() - began
     latencies.sort()
 
-    def at(share: float) -> float:
-        return latencies[min(int(share * len(latencies)), len(latencies) - 1)] * 1e3
-
     cpu = time.process_time() - cpu
-    load = Load(len(answers), 0, 0, seconds, at(0.5), at(0.9), at(0.99), at(1), cpu)
+    p50, p90, p99, most = (ms_at(latencies, share) for share in (0.5, 0.9, 0.99, 1))
+    load = Load(len(answers), 0, 0, seconds, p50, p90, p99, most, cpu)
     return answers, load
+
+
+def ms_at(latencies: Sequence[float], share: float) -> float:
+    """What so large a share of them took at most, in milliseconds; they are seconds, sorted."""
+    if not latencies:
+        return 0.0
+    return latencies[min(int(share * len(latencies)), len(latencies) - 1)] * 1e3
 
 
 async def _post_all(

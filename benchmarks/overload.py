@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import uuid_utils
 from contestants import API_KEY, USERS, Contestant, Running, Wrong, checkpoint, prepare, running
-from load import Load, create_users, wrk
+from load import Load, create_users, ms_at, wrk
 from scenarios import checked
 from servers import run_servers
 from storm import Storm, storm
@@ -148,13 +148,8 @@ def _tell(told: Storm, seconds: float, cpu: float) -> None:
     for name, status in (("accepted", 200), ("refused", 503)):
         took = told.latencies.get(status, [])
         share = bisect(took, FAST_SECONDS) / max(len(took), 1)
-        ms = "".join(f"{_ms(took, part):>7,.0f}" for part in (0.5, 0.99, 1))
+        ms = "".join(f"{ms_at(took, part):>7,.0f}" for part in (0.5, 0.99, 1))
         print(f"{name:<14}{len(took):>10,}{share:>10.2%}{ms}")
-
-
-def _ms(took: Sequence[float], share: float) -> float:
-    """What so large a share of them took at most."""
-    return took[min(int(share * len(took)), len(took) - 1)] * 1e3 if took else 0.0
 
 
 def _checks(
@@ -166,8 +161,8 @@ def _checks(
     return [
         Check("offered/s", told.sent / seconds, OFFERED_SHARE_MIN * rate, endless),
         Check("accepted/s", told.in_time / seconds, PACE_SHARE_MIN * peak, endless),
-        Check("accepted, p99 ms", _ms(accepted, 0.99), 0, ACCEPTED_P99_MS_MAX),
-        Check("refused, p99 ms", _ms(refused, 0.99), 0, REFUSED_P99_MS_MAX),
+        Check("accepted, p99 ms", ms_at(accepted, 0.99), 0, ACCEPTED_P99_MS_MAX),
+        Check("refused, p99 ms", ms_at(refused, 0.99), 0, REFUSED_P99_MS_MAX),
         Check("other answers", others, 0, 0),
         Check("failed connections", told.failed, 0, 0),
         Check(f"/s in the {RECOVERY_SECONDS} s after", recovered, PACE_SHARE_MIN * peak, endless),
