@@ -23,7 +23,7 @@ from contestants import API_KEY, USERS, Contestant, Running, Wrong, checkpoint, 
 from load import Load, create_users, ms_at, wrk
 from scenarios import checked
 from servers import run_servers
-from storm import Storm, storm
+from storm import Answer, Storm, storm
 
 CONTESTANT: Final = Contestant("overload", "picopay", "overload", 9)
 PEAK_CONNECTIONS: Final = (64, 256)  # the better of them is the peak
@@ -35,6 +35,7 @@ PACE_SHARE_MIN: Final = 0.9  # of the peak
 REFUSED_P99_MS_MAX: Final = 50
 FAST_SECONDS: Final = REFUSED_P99_MS_MAX / 1e3
 ACCEPTED_P99_MS_MAX: Final = 1000
+SLOWED: Final = 2  # times: less than half of the machine's usual pace
 
 
 class Check(NamedTuple):
@@ -111,10 +112,10 @@ def _measure(server: Running, arguments: argparse.Namespace) -> Sequence[Check]:
     after = _closed(server, connections, arguments.peak_seconds)
     print(f"peak {_pace(after):,.0f}/s afterwards", flush=True)
     made = server.count_charges() - before
-    for took in told.latencies.values():
-        took.sort()
+    for answers in told.answers.values():
+        answers.sort()
     _tell(told, seconds, cpu)
-    answered = len(told.latencies.get(200, ())) + recovered.ok + after.ok
+    answered = len(told.answers.get(200, ())) + recovered.ok + after.ok
     # When time is up wrk hangs up on requests whose charges may still be made.
     if not answered <= made <= answered + told.failed + 2 * connections:
         raise Wrong(f"{answered} charges were answered, {made} are there")
@@ -143,20 +144,35 @@ def _charges(port: int) -> Callable[[], bytes]:
 
 
 def _tell(told: Storm, seconds: float, cpu: float) -> None:
+    accepted, refused = told.answers.get(200, []), told.answers.get(503, [])
     print(f"{told.sent:,} sent in {seconds} s; it took the clients {cpu / seconds:.0%} of a core")
-    print(f"{'ms since due':<14}{'answers':>10}{'in 50 ms':>10}{'p50':>7}{'p99':>7}{'max':>7}")
-    for name, status in (("accepted", 200), ("refused", 503)):
-        took = told.latencies.get(status, [])
+    print(f"{'ms since due':<26}{'answers':>10}{'in 50 ms':>10}{'p50':>7}{'p99':>7}{'max':>7}")
+    for name, answers in (
+        ("accepted", accepted),
+        ("refused", refused),
+        ("while the machine slowed", [each for each in refused if _slowed(told, each)]),
+        ("else", [each for each in refused if not _slowed(told, each)]),
+    ):
+        took = _seconds(answers)
         share = bisect(took, FAST_SECONDS) / max(len(took), 1)
         ms = "".join(f"{ms_at(took, part):>7,.0f}" for part in (0.5, 0.99, 1))
-        print(f"{name:<14}{len(took):>10,}{share:>10.2%}{ms}")
+        print(f"{name:<26}{len(took):>10,}{share:>10.2%}{ms}")
+
+
+def _slowed(told: Storm, answer: Answer) -> bool:
+    """While it was waited for, the machine itself did less than half of what it usually does."""
+    return told.pace.slowed(answer.due, answer.due + answer.seconds) > SLOWED
+
+
+def _seconds(answers: Sequence[Answer]) -> Sequence[float]:
+    return [answer.seconds for answer in answers]
 
 
 def _checks(
     told: Storm, peak: float, rate: float, seconds: float, recovered: float
 ) -> Sequence[Check]:
-    accepted, refused = told.latencies.get(200, []), told.latencies.get(503, [])
-    others = sum(map(len, told.latencies.values())) - len(accepted) - len(refused)
+    accepted, refused = (_seconds(told.answers.get(status, [])) for status in (200, 503))
+    others = sum(map(len, told.answers.values())) - len(accepted) - len(refused)
     endless = float("inf")
     return [
         Check("offered/s", told.sent / seconds, OFFERED_SHARE_MIN * rate, endless),

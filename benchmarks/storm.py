@@ -14,7 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
+
+from pace import History, Pace
 
 LET_IN_SECONDS: Final = 1.0  # the connections, before the first request
 LOOK_SECONDS: Final = 0.001
@@ -24,27 +26,34 @@ _STATUS: Final = slice(9, 12)
 _HEAD_ENDS: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
-Latencies = dict[int, list[float]]
+
+class Answer(NamedTuple):
+    seconds: float  # since its request was due
+    due: float
+
+
+Answers = dict[int, list[Answer]]
 
 
 @dataclass(frozen=True)
 class Storm:
-    """What the clients saw: by status, how long each answer took, in seconds, as they came.
+    """What the clients saw: by status, the answers as they came; and the machine's pace meanwhile.
 
-    Counted from when its request was due. Of the answers 200, `in_time` came before the end.
+    Of the answers 200, `in_time` came before the end.
     """
 
     sent: int
-    latencies: Latencies
+    answers: Answers
     in_time: int
     failed: int
+    pace: History
 
 
 def storm(
     port: int, request: Callable[[], bytes], *, per_second: float, seconds: float, connections: int
 ) -> Storm:
     """Send what `request` makes, each as soon as it is due and a connection is free."""
-    clients = _Clients(port, connections)
+    clients, pace = _Clients(port, connections), Pace()
     time.sleep(LET_IN_SECONDS)
     gc.disable()  # a collection would keep all clients waiting
     began, sent = time.monotonic(), 0
@@ -54,14 +63,16 @@ def storm(
         while due <= now and clients.free:
             clients.send(request(), due)
             due, sent = next(dues), sent + 1
+        pace.note()
         clients.collect()
-    in_time = len(clients.latencies[200])
+    in_time = len(clients.answers[200])
     while clients.under_way and time.monotonic() < now + ANSWERS_AWAITED_SECONDS:
+        pace.note()
         clients.collect()
     failed = clients.lost + clients.under_way
     clients.close()
     gc.enable()
-    return Storm(sent, clients.latencies, in_time, failed)
+    return Storm(sent, clients.answers, in_time, failed, pace.history())
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +93,7 @@ class _Clients:
         self._by_number = dict(self._connect(port) for _ in range(connections))
         self.free = list(self._by_number.values())
         self.lost = 0
-        self.latencies: Latencies = defaultdict(list)
+        self.answers: Answers = defaultdict(list)
 
     def _connect(self, port: int) -> tuple[int, _Client]:
         connected = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -119,7 +130,7 @@ class _Clients:
         client.heard += heard
         if _is_whole(client.heard):
             status, client.heard = int(client.heard[_STATUS]), b""
-            self.latencies[status].append(time.monotonic() - client.due)
+            self.answers[status].append(Answer(time.monotonic() - client.due, client.due))
             self.free.append(client)
 
     def _lose(self, number: int) -> None:

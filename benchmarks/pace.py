@@ -1,0 +1,50 @@
+"""How fast the machine itself is, from moment to moment: a rented one is not always as fast.
+
+Told by the processor's time for the same small piece of work. So whoever else wants the processor
+is not counted, only what it is slowed down to.
+"""
+
+import time
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from statistics import median
+from typing import Final
+
+_WORK: Final = range(400)  # some 9 us
+
+
+class Pace:
+    """What was noted, as often as `note` was called."""
+
+    def __init__(self) -> None:
+        self._at = array("d")
+        self._took = array("d")
+
+    def note(self) -> None:
+        at, began = time.monotonic(), time.thread_time()
+        sum(_WORK)
+        self._took.append(time.thread_time() - began)
+        self._at.append(at)
+
+    def history(self) -> "History":
+        return History(self._at, self._took)
+
+
+class History:
+    """Of at least one note."""
+
+    def __init__(self, at: Sequence[float], took: Sequence[float]) -> None:
+        usual = median(took)
+        self._at = at
+        self._until = array("d", accumulate((each / usual for each in took), initial=0.0))
+
+    def slowed(self, begins: float, ends: float) -> float:
+        """By how many times the machine was slower than usual, in the mean between these.
+
+        Times are `time.monotonic()`'s. What was noted last before them counts too.
+        """
+        first = max(bisect_right(self._at, begins) - 1, 0)
+        after = max(bisect_right(self._at, ends), first + 1)
+        return (self._until[after] - self._until[first]) / (after - first)
