@@ -48,3 +48,21 @@ class History:
         first = max(bisect_right(self._at, begins) - 1, 0)
         after = max(bisect_right(self._at, ends), first + 1)
         return (self._until[after] - self._until[first]) / (after - first)
+
+
+def main() -> None:
+    """The machine's own pace for ten seconds, with one core at work, in parts of 20 ms."""
+    pace, part_seconds, parts = Pace(), 0.02, 500
+    began = time.monotonic()
+    while time.monotonic() < began + parts * part_seconds:
+        pace.note()
+    history = pace.history()
+    begins = [began + number * part_seconds for number in range(parts)]
+    slowed = [history.slowed(each, each + part_seconds) for each in begins]
+    share = sum(each > 2 for each in slowed) / parts
+    print(f"at less than half of its usual pace in {share:.1%} of the time")
+    print(f"in 20 ms it was slower by {max(slowed):.1f} times at most")
+
+
+if __name__ == "__main__":
+    main()
