@@ -191,6 +191,14 @@ def test_the_backup_archives_by_the_command_that_the_drill_restores_from() -> No
     assert compose(PROD)["name"] + "_postgres" in document["volumes"]["postgres"]["name"]
 
 
+def test_another_volume_makes_another_container() -> None:
+    """Compose compares a service's own lines, and not the names of its volumes."""
+    document = compose(BACKUP)
+    volume = document["volumes"]["postgres"]["name"]
+    assert "${POSTGRES_VOLUME" in volume
+    assert document["services"]["postgres"]["labels"] == {"picopay.volume": volume}
+
+
 def test_no_secret_stands_in_the_file_of_production() -> None:
     environments = [s.get("environment", {}) for s in services(PROD).values()]
     words = re.compile(r"PASSWORD|SECRET|KEY|_URL")
