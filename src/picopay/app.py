@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from secrets import SystemRandom
 from time import time
@@ -39,6 +39,7 @@ from picopay.idempotency.cache import ReplayCache
 from picopay.infra import metrics, operations, problems, tracing
 from picopay.infra.db import Db
 from picopay.infra.doors import Door, Doors, line
+from picopay.infra.json import dump
 from picopay.infra.middleware import Edge
 from picopay.infra.redis import Fast
 from picopay.infra.settings import Settings
@@ -93,7 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
         telemetry={"tracing": False},
-        openapi_url="/openapi.json" if settings.api_docs else None,
+        openapi_url=None,
     )
     app.state.settings = settings
     for router in _ROUTERS:
@@ -160,9 +161,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.limits = Limits(state.redis, pepper)
     state.trusted = settings.trusted_networks
     identify = partial(state.reserved.identity, pepper)
-    cache = ReplayCache(state.redis, identify, pepper, ttl_seconds=settings.cache_ttl)
-    await cache.bind()
-    state.db.on_lost = state.reserved.on_lost = cache.doubt
+    replays = ReplayCache(state.redis, identify, pepper, ttl_seconds=settings.cache_ttl)
+    await replays.bind()
+    state.db.on_lost = state.reserved.on_lost = replays.doubt
     state.bell, background = _background(settings, state.reserved)
     delay_seconds = settings.transaction_processing_delay_seconds
     state.transfers = Webhooks(state.reserved, state.bell, delay_seconds=delay_seconds)
@@ -172,7 +173,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     state.now, state.chance = time, SystemRandom().random
     state.bulk_turns = BulkTurns()
     state.refund_turns = Turns()
-    state.batcher = Batcher(state.reserved, cache, queue_max=settings.charge_queue_max)
+    state.batcher = Batcher(state.reserved, replays, queue_max=settings.charge_queue_max)
     state.doors.update(_doors(state))
     watchers = [Sampler(state.db), *auditors(settings)]
     try:
@@ -182,7 +183,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         gatherers = (state.batcher, state.transfers, state.orders, state.settler)
         await asyncio.gather(*(gatherer.close() for gatherer in gatherers))
         await asyncio.gather(background.stop(), *(watcher.stop() for watcher in watchers))
-        await asyncio.gather(cache.close(), state.limits.close())
+        await asyncio.gather(replays.close(), state.limits.close())
         await state.keyring.close()
         if state.redis is not None:
             await state.redis.close()
@@ -250,8 +251,19 @@ def _add_docs(app: FastAPI) -> None:
     }
     for path, page in pages.items():
         app.add_route(path, _page(*page), include_in_schema=False)
+    app.add_route("/openapi.json", _document(app), include_in_schema=False)
     app.mount("/docs/vendor", StaticFiles(directory=VENDOR))
     app.mount("/docs/assets", StaticFiles(directory=ASSETS))
+
+
+def _document(app: FastAPI) -> Any:  # noqa: ANN401 - a Starlette endpoint
+    """Rendered once: anybody may ask for it, and all others would wait for each rendering."""
+    rendered = cache(lambda: dump(app.openapi()))
+
+    async def serve(_request: Request) -> Response:
+        return Response(rendered(), media_type="application/json")
+
+    return serve
 
 
 def _page(content: bytes, media_type: str) -> Any:  # noqa: ANN401 - a Starlette endpoint

@@ -145,8 +145,15 @@ class HttpProtocol(HttpToolsProtocol):
     def _enter(self) -> None:
         """Once the request is whole: who never finishes one must not keep others out."""
         if self._door is not None:  # of requests behind each other, the first
-            self._entered, self._door = self._door, None
-            self._entered.inside += 1
+            door, self._door = self._door, None
+            if not self.flow.write_paused:
+                self._entered = door
+                door.inside += 1
+
+    def pause_writing(self) -> None:
+        """Who does not read his answers keeps nobody else out."""
+        self._leave()
+        super().pause_writing()
 
     def _leave(self) -> None:
         if self._entered is not None:

@@ -33,6 +33,8 @@ class App:
         self.asked = 0
         self.reads = True
         self.disconnects = 0
+        self.at_work = asyncio.Event()
+        self.at_work.set()
         self.state = ServerState()
         self.read_bytes: list[int] = []
         self.door = Door(lambda _inside: self.full, lambda _refused: None)
@@ -55,6 +57,7 @@ class App:
         except ClientDisconnect:
             self.disconnects += 1
             return
+        await self.at_work.wait()
         await Response(b"read")(scope, receive, send)
 
 
@@ -163,6 +166,28 @@ async def test_refusals_that_nobody_reads_do_not_pile_up(app: App) -> None:
         assert [await answer(reader) for _ in range(2)] == 2 * [b"HTTP/1.1 200 OK"]
         writer.write(REQUEST)
         assert await answer(reader) == b"HTTP/1.1 503 SERVICE UNAVAILABLE"
+
+
+async def test_who_does_not_read_his_answers_keeps_nobody_out(app: App) -> None:
+    async with serving(app) as port:
+        reader, writer = await opened(port, REQUEST)
+        assert await answer(reader) == b"HTTP/1.1 200 OK"
+        app.connection.pause_writing()
+        writer.write(REQUEST)
+        await asyncio.sleep(0.02)
+        assert (app.asked, app.door.inside) == (2, 0)
+        app.connection.resume_writing()
+        assert await answer(reader) == b"HTTP/1.1 200 OK"
+        app.at_work.clear()
+        writer.write(REQUEST)
+        await asyncio.sleep(0.02)
+        assert (app.asked, app.door.inside) == (3, 1)
+        app.connection.pause_writing()
+        assert app.door.inside == 0
+        app.at_work.set()
+        app.connection.resume_writing()
+        assert await answer(reader) == b"HTTP/1.1 200 OK"
+        assert app.door.inside == 0
 
 
 async def test_of_many_requests_behind_each_other_few_wait_and_all_are_answered(app: App) -> None:
