@@ -150,8 +150,8 @@ def _tell(told: Storm, seconds: float, cpu: float) -> None:
     for name, answers in (
         ("accepted", accepted),
         ("refused", refused),
-        ("while the machine slowed", [each for each in refused if _slowed(told, each)]),
-        ("else", [each for each in refused if not _slowed(told, each)]),
+        ("  machine slowed", [each for each in refused if _slowed(told, each)]),
+        ("  machine as usual", [each for each in refused if not _slowed(told, each)]),
     ):
         took = _seconds(answers)
         share = bisect(took, FAST_SECONDS) / max(len(took), 1)

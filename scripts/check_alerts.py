@@ -4,6 +4,7 @@ promtool comes with Debian's package `prometheus`, and no package of ours. Where
 be there; elsewhere its absence is told, and nothing was checked.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -51,4 +52,8 @@ def without_discovery(file: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=FOLDER, help="of other files than ours"
+    )
+    sys.exit(main(parser.parse_args().folder))

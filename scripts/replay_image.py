@@ -4,6 +4,7 @@ It shows that the steps work and that what they leave is enough to run; the base
 are this machine's. What cannot be done so is said. Example: `python scripts/replay_image.py DIR`
 """
 
+import argparse
 import json
 import os
 import re
@@ -141,5 +142,7 @@ def _command(image: Image, name: str, rest: str) -> None:
 
 
 if __name__ == "__main__":
-    made = replay(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the image's files are put")
+    made = replay(parser.parse_args().folder)
     print(json.dumps({"environment": made.environment, "commands": made.commands}, indent=2))

@@ -237,6 +237,7 @@ def test_migrate_check_tells_whether_the_schema_is_current(
         (SIGNED | {"ADMIN_SECRET": "dev-admin-secret"}, "ADMIN_SECRET is a well-known placeholder"),
         ({"SHOP_CURRENCY": "usd"}, "SHOP_CURRENCY is not an ISO 4217 currency code"),
         ({"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, "the database cannot be reached"),
+        ({"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c"}, " (postgresql://a@127.0.0.1:1/c)"),
         ({"DATABASE_URL": "mysql://a:b@127.0.0.1/c"}, "postgresql://user:password@host"),
         (
             {"DATABASE_URL": "postgresql://a:b@127.0.0.1:1/c?connect_timeout=9"},

@@ -28,7 +28,7 @@ from picopay.infra.json import dump
 from picopay.infra.logs import configure_for_commands
 from picopay.infra.placeholders import SECRET_CHARACTERS_MIN, is_placeholder, is_short
 from picopay.infra.settings import Settings
-from picopay.infra.urls import sqlalchemy_url
+from picopay.infra.urls import sqlalchemy_url, without_secrets
 
 T = TypeVar("T")
 
@@ -140,7 +140,8 @@ def _embedded(settings: Settings, lease: Lease) -> Settings:
     kept = partial(_kept, servers.data_dir)
     settings.app_api_key = settings.app_api_key or kept("api_key", "dev_")
     settings.admin_secret = settings.admin_secret or kept("admin_secret", "dev_")
-    on_database(schema.upgrade(servers.database_url, servers.database_url))
+    url = servers.database_url
+    on_database(url, schema.upgrade(url, url))
     return settings
 
 
@@ -191,12 +192,12 @@ def _kept(data_dir: Path, name: str, prefix: str) -> str:
 
 def await_current(settings: Settings) -> None:
     assert settings.database_url is not None
-    if not on_database(schema.is_current(settings.database_url)):
+    if not on_database(settings.database_url, schema.is_current(settings.database_url)):
         raise CommandFailed("the database schema is not current: run `picopay migrate`")
 
 
-def on_database(work: Coroutine[object, object, T]) -> T:
-    """Run `work`; what the database has against it is told in one sentence."""
+def on_database(url: str, work: Coroutine[object, object, T]) -> T:
+    """Run `work`; what the database of `url` has against it is told in one sentence."""
     try:
         return asyncio.run(work)
     except schema.TablesInUse as error:
@@ -204,13 +205,15 @@ def on_database(work: Coroutine[object, object, T]) -> T:
     except ConnectionLost:
         raise CommandFailed("the connection to the database was lost") from None
     except OSError as error:
-        raise CommandFailed(f"the database cannot be reached: {error}") from None
+        raise CommandFailed(
+            f"the database cannot be reached: {error} ({without_secrets(url)})"
+        ) from None
     except DBAPIError as error:
         reason = str(error.orig).splitlines()[0].rpartition(">: ")[2]
-        raise CommandFailed(f"the database refused: {reason}") from None
+        raise CommandFailed(f"the database refused: {reason} ({without_secrets(url)})") from None
     except asyncpg.PostgresError as error:
         reason = str(error).splitlines()[0]
-        raise CommandFailed(f"the database refused: {reason}") from None
+        raise CommandFailed(f"the database refused: {reason} ({without_secrets(url)})") from None
 
 
 def with_db(
@@ -218,17 +221,18 @@ def with_db(
 ) -> T:
     """Run one piece of work against the database of the settings."""
     with prepared(data_dir, create=create) as (settings, _):
+        url = settings.database_url
+        assert url is not None
 
         async def run() -> T:
-            assert settings.database_url is not None
             # A check of a large ledger takes its time.
-            db = Db(settings.database_url, pool_size=2, command_timeout_seconds=None)
+            db = Db(url, pool_size=2, command_timeout_seconds=None)
             try:
                 return await work(db)
             finally:
                 await db.close()
 
-        return on_database(run())
+        return on_database(url, run())
 
 
 def show_json(value: object) -> None:

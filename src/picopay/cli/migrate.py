@@ -33,7 +33,7 @@ def migrate(
 
 def _migrate(owner_url: str, app_url: str, *, check: bool) -> None:
     if not check:
-        on_database(schema.upgrade(owner_url, app_url, tell))
-    elif not on_database(schema.is_current(app_url)):
+        on_database(owner_url, schema.upgrade(owner_url, app_url, tell))
+    elif not on_database(app_url, schema.is_current(app_url)):
         raise CommandFailed("the database schema is not current: run `picopay migrate`")
     print("the database schema is current")

@@ -81,7 +81,8 @@ def serve(
         servers = lease.servers if lease else None
         settings.picopay_worker = settings.picopay_worker and not no_worker
         _refuse_without_provider(settings)
-        on_database(_ready(settings, servers))
+        assert settings.database_url is not None
+        on_database(settings.database_url, _ready(settings, servers))
         with_payment_secret(settings)
         if "picopay_url" not in settings.model_fields_set:
             settings.picopay_url = _own_url(listener)
@@ -100,7 +101,6 @@ def _stop(_signal: int, _frame: object) -> NoReturn:
 
 async def _ready(settings: Settings, servers: Servers | None) -> None:
     """Raises `CommandFailed` for what production does not tolerate."""
-    assert settings.database_url is not None
     db = Db.of(settings)
     try:
         await _refuse_unsafe(settings, db)

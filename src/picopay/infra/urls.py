@@ -47,6 +47,14 @@ def sqlalchemy_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+asyncpg", query=_for_driver(parsed))
 
 
+def without_secrets(url: str) -> str:
+    """Whose database it is, and where: for messages."""
+    whole = make_url(url)
+    host, port, database = whole.host, whole.port, whole.database
+    bare = URL.create("postgresql", whole.username, host=host, port=port, database=database)
+    return bare.render_as_string()
+
+
 def _for_driver(url: URL) -> dict[str, str | tuple[str, ...]]:
     """The driver reads options of libpq from a URL only: it is given one with nothing else."""
     own = {"sslmode" if name == "ssl" else name: value for name, value in url.query.items()}
