@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 import uuid_utils
 from contestants import API_KEY, USERS, Contestant, Running, Wrong, checkpoint, prepare, running
 from load import Load, create_users, ms_at, wrk
+from pace import SLOWED
 from scenarios import checked
 from servers import run_servers
 from storm import Answer, Storm, storm
@@ -35,7 +36,6 @@ PACE_SHARE_MIN: Final = 0.9  # of the peak
 REFUSED_P99_MS_MAX: Final = 50
 FAST_SECONDS: Final = REFUSED_P99_MS_MAX / 1e3
 ACCEPTED_P99_MS_MAX: Final = 1000
-SLOWED: Final = 2  # times: less than half of the machine's usual pace
 
 
 class Check(NamedTuple):
@@ -145,13 +145,14 @@ def _charges(port: int) -> Callable[[], bytes]:
 
 def _tell(told: Storm, seconds: float, cpu: float) -> None:
     accepted, refused = told.answers.get(200, []), told.answers.get(503, [])
+    slowed, usual = _by_machine(told, refused)
     print(f"{told.sent:,} sent in {seconds} s; it took the clients {cpu / seconds:.0%} of a core")
     print(f"{'ms since due':<26}{'answers':>10}{'in 50 ms':>10}{'p50':>7}{'p99':>7}{'max':>7}")
     for name, answers in (
         ("accepted", accepted),
         ("refused", refused),
-        ("  machine slowed", [each for each in refused if _slowed(told, each)]),
-        ("  machine as usual", [each for each in refused if not _slowed(told, each)]),
+        ("  machine slowed", slowed),
+        ("  machine as usual", usual),
     ):
         took = _seconds(answers)
         share = bisect(took, FAST_SECONDS) / max(len(took), 1)
@@ -159,9 +160,16 @@ def _tell(told: Storm, seconds: float, cpu: float) -> None:
         print(f"{name:<26}{len(took):>10,}{share:>10.2%}{ms}")
 
 
-def _slowed(told: Storm, answer: Answer) -> bool:
-    """While it was waited for, the machine itself did less than half of what it usually does."""
-    return told.pace.slowed(answer.due, answer.due + answer.seconds) > SLOWED
+def _by_machine(
+    told: Storm, answers: Sequence[Answer]
+) -> tuple[Sequence[Answer], Sequence[Answer]]:
+    """Those that were waited for while the machine itself was slowed, and the others."""
+    slowed: list[Answer] = []
+    usual: list[Answer] = []
+    for each in answers:
+        by = told.pace.slowed(each.due, each.due + each.seconds)
+        (slowed if by > SLOWED else usual).append(each)
+    return slowed, usual
 
 
 def _seconds(answers: Sequence[Answer]) -> Sequence[float]:

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Final
 
 _WORK: Final = range(400)  # some 9 us
+SLOWED: Final = 2  # times: less than half of the usual pace
 
 
 class Pace:
@@ -33,7 +34,7 @@ class Pace:
 
 
 class History:
-    """Of at least one note."""
+    """Of at least one note. Times are `time.monotonic()`'s."""
 
     def __init__(self, at: Sequence[float], took: Sequence[float]) -> None:
         usual = median(took)
@@ -43,7 +44,7 @@ class History:
     def slowed(self, begins: float, ends: float) -> float:
         """By how many times the machine was slower than usual, in the mean between these.
 
-        Times are `time.monotonic()`'s. What was noted last before them counts too.
+        What was noted last before them counts too.
         """
         first = max(bisect_right(self._at, begins) - 1, 0)
         after = max(bisect_right(self._at, ends), first + 1)
@@ -59,7 +60,7 @@ def main() -> None:
     history = pace.history()
     begins = [began + number * part_seconds for number in range(parts)]
     slowed = [history.slowed(each, each + part_seconds) for each in begins]
-    share = sum(each > 2 for each in slowed) / parts
+    share = sum(each > SLOWED for each in slowed) / parts
     print(f"at less than half of its usual pace in {share:.1%} of the time")
     print(f"in 20 ms it was slower by {max(slowed):.1f} times at most")
 

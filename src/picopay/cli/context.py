@@ -198,6 +198,7 @@ def await_current(settings: Settings) -> None:
 
 def on_database(url: str, work: Coroutine[object, object, T]) -> T:
     """Run `work`; what the database of `url` has against it is told in one sentence."""
+    whose = without_secrets(url)
     try:
         return asyncio.run(work)
     except schema.TablesInUse as error:
@@ -205,15 +206,13 @@ def on_database(url: str, work: Coroutine[object, object, T]) -> T:
     except ConnectionLost:
         raise CommandFailed("the connection to the database was lost") from None
     except OSError as error:
-        raise CommandFailed(
-            f"the database cannot be reached: {error} ({without_secrets(url)})"
-        ) from None
+        raise CommandFailed(f"the database cannot be reached: {error} ({whose})") from None
     except DBAPIError as error:
         reason = str(error.orig).splitlines()[0].rpartition(">: ")[2]
-        raise CommandFailed(f"the database refused: {reason} ({without_secrets(url)})") from None
+        raise CommandFailed(f"the database refused: {reason} ({whose})") from None
     except asyncpg.PostgresError as error:
         reason = str(error).splitlines()[0]
-        raise CommandFailed(f"the database refused: {reason} ({without_secrets(url)})") from None
+        raise CommandFailed(f"the database refused: {reason} ({whose})") from None
 
 
 def with_db(
